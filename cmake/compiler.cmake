@@ -1,0 +1,29 @@
+# Compiler settings every target shares. Warnings are errors; floating point is IEEE everywhere.
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+
+add_library(vernier_options INTERFACE)
+target_compile_options(vernier_options INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Werror -fno-math-errno>
+  # Designated initializers leave out members that have defaults.
+  $<$<COMPILE_LANGUAGE:CXX>:-Wno-missing-field-initializers>
+  # g++ 12 warns of overlapping copies inside std::string where there are none (GCC bug 105651).
+  $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CXX_COMPILER_ID:GNU>>:-Wno-restrict>)
+target_include_directories(vernier_options INTERFACE ${CMAKE_SOURCE_DIR}/src)
+
+if(VERNIER_SANITIZE)
+  # Debug information for line numbers, light optimization so that the suite stays fast.
+  target_compile_options(vernier_options INTERFACE
+    $<$<COMPILE_LANGUAGE:CXX>:-O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined
+    -fno-omit-frame-pointer>)
+  target_link_options(vernier_options INTERFACE -fsanitize=address,undefined)
+endif()
+
+if(VERNIER_CUDA)
+  set(CMAKE_CUDA_ARCHITECTURES 90a-real 100a-real)
+  enable_language(CUDA)
+  set(CMAKE_CUDA_STANDARD 20)
+  find_package(CUDAToolkit 13.0 REQUIRED)
+endif()
