@@ -25,5 +25,7 @@ if(VERNIER_CUDA)
   set(CMAKE_CUDA_ARCHITECTURES 90a-real 100a-real)
   enable_language(CUDA)
   set(CMAKE_CUDA_STANDARD 20)
+  # CMake 3.25 does not know that nvcc 13 speaks C++20.
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
   find_package(CUDAToolkit 13.0 REQUIRED)
 endif()

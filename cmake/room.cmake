@@ -1,6 +1,7 @@
 # vernier_room(NAME USES room... LINKS target... [FLAGS flag...])
 # One folder under src/ becomes the static library NAME, its *_test.cc the program NAME_test and its
-# *_bench.cc the program NAME_bench. Files with an optional twin (x_cuda.cc / x_nocuda.cc) follow the
+# *_bench.cc the program NAME_bench; with CUDA, its *_cuda_test.cu the program NAME_cuda_test, labelled
+# gpu. Files with an optional twin (x_cuda.cc / x_nocuda.cc) follow the
 # option, so that no caller tests a macro.
 function(vernier_room name)
   cmake_parse_arguments(ROOM "" "" "USES;LINKS;FLAGS;GENERATED" ${ARGN})
@@ -13,19 +14,18 @@ function(vernier_room name)
   if(VERNIER_CUDA)
     list(FILTER sources EXCLUDE REGEX "_nocuda\\.cc$")
     file(GLOB_RECURSE cuda_sources CONFIGURE_DEPENDS *.cu)
+    set(cuda_tests ${cuda_sources})
+    list(FILTER cuda_tests INCLUDE REGEX "_test\\.cu$")
+    list(FILTER cuda_sources EXCLUDE REGEX "_test\\.cu$")
     list(APPEND sources ${cuda_sources})
   else()
     list(FILTER sources EXCLUDE REGEX "_cuda\\.cc$")
   endif()
 
-  if(NOT sources)
-    add_library(${name} INTERFACE)
-    return()
-  endif()
   add_library(${name} STATIC ${sources} ${ROOM_GENERATED})
   target_link_libraries(${name} PUBLIC vernier_options ${ROOM_USES} ${ROOM_LINKS})
   if(ROOM_FLAGS)
-    target_compile_options(${name} PRIVATE ${ROOM_FLAGS})
+    target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${ROOM_FLAGS}>)
   endif()
 
   if(VERNIER_TESTS AND tests)
@@ -34,6 +34,12 @@ function(vernier_room name)
     target_compile_definitions(${name}_test PRIVATE
       VERNIER_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
     add_test(NAME ${name} COMMAND ${name}_test)
+  endif()
+  if(VERNIER_TESTS AND VERNIER_CUDA AND cuda_tests)
+    add_executable(${name}_cuda_test ${cuda_tests})
+    target_link_libraries(${name}_cuda_test PRIVATE ${name} CUDA::cudart_static GTest::gtest_main)
+    add_test(NAME ${name}_cuda COMMAND ${name}_cuda_test)
+    set_tests_properties(${name}_cuda PROPERTIES LABELS gpu)
   endif()
   if(VERNIER_BENCHES AND benches)
     add_executable(${name}_bench ${benches})
