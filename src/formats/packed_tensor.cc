@@ -1,0 +1,28 @@
+// Packed weights: allocation, views, sizes.
+#include "base/check.h"
+#include "formats/format.h"
+
+namespace vernier::formats {
+
+PackedView PackedTensor::view() const {
+  PackedView view{.format = format, .n = n, .k = k, .planes = {}};
+  for (size_t role = 0; role < planes.size(); ++role) view.planes[role] = planes[role].view();
+  return view;
+}
+
+int64_t packed_bytes(const Format& format, int64_t n, int64_t k) {
+  int64_t bytes = 0;
+  for (const PlaneSpec& plane : format.planes) bytes += n_bytes(plane.dtype, plane.shape(n, k));
+  return bytes;
+}
+
+PackedTensor make_packed(const Format& format, int64_t n, int64_t k) {
+  VERNIER_CHECK(n >= 0 && k >= 0 && k % format.k_multiple == 0);
+  PackedTensor packed{.format = &format, .n = n, .k = k, .planes = {}};
+  for (const PlaneSpec& plane : format.planes) {
+    packed.plane(plane.role) = Tensor(plane.dtype, plane.shape(n, k));
+  }
+  return packed;
+}
+
+}  // namespace vernier::formats
