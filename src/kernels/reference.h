@@ -1,0 +1,48 @@
+// The reference of every op: the shortest correct code, in double, on one thread. The truth of the
+// tests; contracts are those of the op's own header.
+#pragma once
+
+#include "kernels/attention.h"
+#include "kernels/causal_conv.h"
+#include "kernels/elementwise.h"
+#include "kernels/linear.h"
+#include "kernels/log_softmax.h"
+#include "kernels/rms_norm.h"
+#include "kernels/router.h"
+#include "kernels/ssm_scan.h"
+
+namespace vernier::kernels::ref {
+
+void rms_norm(ConstMatrixView x, std::span<const float> weight, float eps, MatrixView y);
+void gated_group_norm(ConstMatrixView x, ConstMatrixView gate, std::span<const float> weight,
+                      int64_t n_groups, float eps, MatrixView y);
+
+void squared_relu(MatrixView x);
+void softplus_dt(MatrixView dt, std::span<const float> bias, float low, float high);
+void scatter_add_rows(ConstMatrixView x, std::span<const int32_t> rows,
+                      std::span<const float> scale, MatrixView y);
+void gather_rows(ConstMatrixView x, std::span<const int32_t> rows, MatrixView y);
+void add(ConstMatrixView x, MatrixView y);
+
+void causal_conv_silu(ConstMatrixView x, ConstMatrixView weight, std::span<const float> bias,
+                      MatrixView history, MatrixView y);
+
+// The recurrence; the chunked form is the same function.
+void ssm_scan_recurrent(const SsmShape& shape, const SsmInputs& inputs, MatrixView state,
+                        MatrixView y);
+
+void causal_attention(const AttentionShape& shape, ConstMatrixView q, ConstMatrixView k,
+                      ConstMatrixView v, int64_t first_position, MatrixView y);
+
+Routing route(const RouterShape& shape, ConstMatrixView logits,
+              std::span<const float> correction_bias);
+
+void linear(ConstMatrixView x, const formats::PackedView& weight, MatrixView y);
+void linear(ConstMatrixView x, ConstMatrixView weight, MatrixView y);
+void embed(std::span<const int32_t> ids, const formats::PackedView& weight, MatrixView y);
+
+double log_sum_exp(std::span<const float> logits);
+double kl_divergence(std::span<const float> p_logits, std::span<const float> q_logits);
+int64_t argmax(std::span<const float> values);
+
+}  // namespace vernier::kernels::ref
