@@ -1,0 +1,191 @@
+#include "model/arch/nemotron_h/nemotron_h.h"
+
+#include <fmt/format.h>
+
+#include <string>
+#include <utility>
+
+#include "base/error.h"
+#include "kernels/rms_norm.h"
+#include "model/arch/nemotron_h/config.h"
+#include "model/arch/nemotron_h/names.h"
+#include "model/layer_loader.h"
+#include "model/layers/attention.h"
+#include "model/layers/mamba2.h"
+#include "model/layers/mlp.h"
+#include "model/layers/moe.h"
+#include "model/layers/residual_layer.h"
+
+namespace vernier::model::nemotron_h {
+
+namespace {
+
+std::unique_ptr<Mixer> load_mamba(const Config& config, const LayerLoader& loader) {
+  const MambaConfig& mamba = config.mamba;
+  const Mamba2::Shape shape{.ssm = {.n_heads = mamba.n_heads,
+                                    .head_dim = mamba.head_dim,
+                                    .n_groups = mamba.n_groups,
+                                    .state_dim = mamba.state_dim,
+                                    .chunk = mamba.chunk},
+                            .conv_taps = mamba.conv_taps,
+                            .dt_low = mamba.dt_low,
+                            .dt_high = mamba.dt_high,
+                            .norm_eps = config.norm_eps};
+  return std::make_unique<Mamba2>(
+      shape, Mamba2::Weights{
+                 .in_proj = loader.linear("mixer.in_proj"),
+                 .conv_weight = loader.values("mixer.conv1d.weight"),
+                 .conv_bias = mamba.has_conv_bias ? loader.values("mixer.conv1d.bias")
+                                                  : std::vector<float>(),
+                 .a_log = loader.values("mixer.A_log"),
+                 .d = loader.values("mixer.D"),
+                 .dt_bias = loader.values("mixer.dt_bias"),
+                 .norm = loader.values("mixer.norm.weight"),
+                 .out_proj = loader.linear("mixer.out_proj"),
+             });
+}
+
+std::unique_ptr<Mixer> load_attention(const Config& config, const LayerLoader& loader,
+                                      const AttentionSite& site, const WeightSource& weights) {
+  const AttentionConfig& attention = config.attention;
+  const KvRule rule = weights.kv_rule(site);
+  if (rule.format != nullptr && attention.head_dim % rule.format->k_multiple != 0) {
+    throw Error(
+        ErrorKind::kUnsupported,
+        fmt::format("{}: keys and values in {} need a head_dim that is a multiple of {}, "
+                    "found {}",
+                    site.name, rule.format->name, rule.format->k_multiple, attention.head_dim));
+  }
+  const kernels::AttentionShape shape{.n_heads = attention.n_heads,
+                                      .n_kv_heads = attention.n_kv_heads,
+                                      .head_dim = attention.head_dim};
+  return std::make_unique<Attention>(shape, site,
+                                     Attention::Weights{
+                                         .q_proj = loader.linear("mixer.q_proj"),
+                                         .k_proj = loader.linear("mixer.k_proj"),
+                                         .v_proj = loader.linear("mixer.v_proj"),
+                                         .o_proj = loader.linear("mixer.o_proj"),
+                                         .kv_rule = rule,
+                                     });
+}
+
+SquaredReluMlp load_mlp(const LayerLoader& loader, const std::string& name) {
+  return {.up = loader.linear(name + ".up_proj"), .down = loader.linear(name + ".down_proj")};
+}
+
+std::unique_ptr<Mixer> load_moe(const Config& config, const LayerLoader& loader, int layer) {
+  const MoeConfig& moe = config.moe;
+  const kernels::RouterShape shape{.n_experts = moe.n_experts,
+                                   .top_k = moe.top_k,
+                                   .n_groups = moe.n_groups,
+                                   .top_groups = moe.top_groups,
+                                   .normalize = moe.normalizes_weights,
+                                   .scale = moe.scale};
+  std::vector<SquaredReluMlp> experts;
+  for (int64_t expert = 0; expert < moe.n_experts; ++expert) {
+    experts.push_back(load_mlp(loader, fmt::format("mixer.experts.{}", expert)));
+  }
+  std::optional<Moe::Latent> latent;
+  if (moe.latent_size > 0) {
+    latent = Moe::Latent{.fc1 = loader.linear("mixer.fc1_latent_proj"),
+                         .fc2 = loader.linear("mixer.fc2_latent_proj")};
+  }
+  return std::make_unique<Moe>(
+      layer, shape,
+      Moe::Weights{.gate = loader.matrix("mixer.gate.weight"),
+                   .correction_bias = loader.values("mixer.gate.e_score_correction_bias"),
+                   .experts = std::move(experts),
+                   .shared = load_mlp(loader, "mixer.shared_experts"),
+                   .latent = std::move(latent)});
+}
+
+class NemotronH : public Model {
+ public:
+  explicit NemotronH(Config config)
+      : config_(std::move(config)),
+        tree_(build_module_tree(config_)),
+        embedding_(tree_.find("backbone.embeddings")),
+        head_(tree_.find("lm_head")) {}
+
+  const ModuleTree& tree() const override { return tree_; }
+  int64_t hidden_size() const override { return config_.hidden_size; }
+  int64_t vocab_size() const override { return config_.vocab_size; }
+  const Module& embedding() const override { return *embedding_; }
+  const Module& head() const override { return *head_; }
+
+  int64_t active_weights() const override {
+    int64_t n_active = 0;
+    int64_t n_routed = 0;
+    for (const Module& module : tree_.modules()) {
+      if (module.kind != ModuleKind::kLinear) continue;
+      (module.expert < 0 ? n_active : n_routed) += module.n * module.k;
+    }
+    if (n_routed > 0) n_active += n_routed / config_.moe.n_experts * config_.moe.top_k;
+    return n_active;
+  }
+
+  int64_t state_bytes(int layer, int64_t n_tokens) const override {
+    const MambaConfig& mamba = config_.mamba;
+    constexpr auto kFloatBytes = static_cast<int64_t>(sizeof(float));
+    switch (config_.layers[static_cast<size_t>(layer)]) {
+      case LayerKind::kMamba:
+        return kFloatBytes *
+               (mamba.inner() * mamba.state_dim + (mamba.conv_taps - 1) * mamba.conv_channels());
+      case LayerKind::kAttention:
+        return kFloatBytes * 2 * n_tokens * config_.attention.kv_width();
+      case LayerKind::kMlp:
+      case LayerKind::kMoe:
+        return 0;
+    }
+    VERNIER_CHECK(false);
+  }
+
+  std::unique_ptr<Layer> load_layer(int layer, const WeightSource& weights) const override {
+    VERNIER_CHECK(layer >= 0 && layer < static_cast<int>(config_.layers.size()));
+    const LayerLoader loader(tree_, weights, fmt::format("backbone.layers.{}.", layer));
+    return std::make_unique<ResidualLayer>(loader.values("norm.weight"), config_.norm_eps,
+                                           load_mixer(layer, loader, weights));
+  }
+
+  void final_norm(ConstMatrixView hidden, const WeightSource& weights,
+                  MatrixView normed) const override {
+    const LayerLoader loader(tree_, weights, "backbone.");
+    kernels::rms_norm(hidden, loader.values("norm_f.weight"), config_.norm_eps, normed);
+  }
+
+ private:
+  std::unique_ptr<Mixer> load_mixer(int layer, const LayerLoader& loader,
+                                    const WeightSource& weights) const {
+    switch (config_.layers[static_cast<size_t>(layer)]) {
+      case LayerKind::kMamba:
+        return load_mamba(config_, loader);
+      case LayerKind::kAttention:
+        return load_attention(config_, loader, attention_site(layer), weights);
+      case LayerKind::kMlp:
+        return std::make_unique<Mlp>(load_mlp(loader, "mixer"));
+      case LayerKind::kMoe:
+        return load_moe(config_, loader, layer);
+    }
+    VERNIER_CHECK(false);
+  }
+
+  const AttentionSite& attention_site(int layer) const {
+    for (const AttentionSite& site : tree_.attentions()) {
+      if (site.layer == layer) return site;
+    }
+    VERNIER_CHECK(false);
+  }
+
+  Config config_;
+  ModuleTree tree_;
+  const Module* embedding_;
+  const Module* head_;
+};
+
+}  // namespace
+
+std::unique_ptr<Model> open(const io::Json& config, std::string_view origin) {
+  return std::make_unique<NemotronH>(parse_config(config, origin));
+}
+
+}  // namespace vernier::model::nemotron_h

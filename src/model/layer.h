@@ -1,0 +1,36 @@
+// One layer of a network and what it remembers of a sequence.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "model/site_hook.h"
+#include "tensor/matrix.h"
+
+namespace vernier::model {
+
+// What one layer remembers of one sequence between calls: KV cache, convolution history, SSM state.
+class LayerState {
+ public:
+  virtual ~LayerState() = default;
+  virtual int64_t size_bytes() const = 0;
+};
+
+// One loaded layer: h <- h + mixer(norm(h)).
+class Layer {
+ public:
+  virtual ~Layer() = default;
+
+  // The state of an empty sequence.
+  virtual std::unique_ptr<LayerState> new_state() const = 0;
+
+  // Runs the next tokens of several sequences. `hidden` [sum of n_tokens, hidden_size] holds the
+  // sequences one after another and is updated in place; states[i] belongs to sequence i, which has
+  // n_tokens[i] tokens here. Prefill and decoding are the same call. `hook` may be null.
+  virtual void forward(MatrixView hidden, std::span<const int64_t> n_tokens,
+                       std::span<const std::unique_ptr<LayerState>> states,
+                       SiteHook* hook) const = 0;
+};
+
+}  // namespace vernier::model

@@ -1,0 +1,31 @@
+// Causal grouped-query attention without biases or any position code, over a growing KV cache.
+#pragma once
+
+#include "kernels/attention.h"
+#include "model/layers/linear_site.h"
+#include "model/layers/mixer.h"
+#include "model/weight_source.h"
+
+namespace vernier::model {
+
+class Attention : public Mixer {
+ public:
+  struct Weights {
+    LinearSite q_proj, k_proj, v_proj, o_proj;
+    KvRule kv_rule;  // new keys and values are rounded by it before they enter the cache
+  };
+
+  // `site` must outlive the mixer.
+  Attention(const kernels::AttentionShape& shape, const AttentionSite& site, Weights weights);
+
+  std::unique_ptr<LayerState> new_state() const override;
+  void forward(ConstMatrixView u, std::span<const SequenceRows> sequences, SiteHook* hook,
+               MatrixView y) const override;
+
+ private:
+  kernels::AttentionShape shape_;
+  const AttentionSite* site_;
+  Weights weights_;
+};
+
+}  // namespace vernier::model

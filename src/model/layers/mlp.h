@@ -1,0 +1,29 @@
+// The dense MLP: y = down(max(up u, 0)^2), no gate, no bias.
+#pragma once
+
+#include "model/layers/linear_site.h"
+#include "model/layers/mixer.h"
+
+namespace vernier::model {
+
+// One pair of projections: a dense MLP, a shared expert or a routed one.
+struct SquaredReluMlp {
+  LinearSite up;
+  LinearSite down;
+
+  void forward(ConstMatrixView u, SiteHook* hook, MatrixView y) const;
+};
+
+class Mlp : public Mixer {
+ public:
+  explicit Mlp(SquaredReluMlp mlp) : mlp_(std::move(mlp)) {}
+
+  std::unique_ptr<LayerState> new_state() const override { return std::make_unique<NoState>(); }
+  void forward(ConstMatrixView u, std::span<const SequenceRows> sequences, SiteHook* hook,
+               MatrixView y) const override;
+
+ private:
+  SquaredReluMlp mlp_;
+};
+
+}  // namespace vernier::model

@@ -1,0 +1,57 @@
+#include "model/layers/residual_layer.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "kernels/elementwise.h"
+#include "kernels/rms_norm.h"
+
+namespace vernier::model {
+
+ResidualLayer::ResidualLayer(std::vector<float> norm_weight, float eps,
+                             std::unique_ptr<const Mixer> mixer, int64_t piece_tokens)
+    : norm_weight_(std::move(norm_weight)),
+      eps_(eps),
+      mixer_(std::move(mixer)),
+      piece_tokens_(piece_tokens) {}
+
+// Pieces run across sequences, so that many short ones share each product, and a sequence that does
+// not fit continues in the next piece from its state.
+void ResidualLayer::forward(MatrixView hidden, std::span<const int64_t> n_tokens,
+                            std::span<const std::unique_ptr<LayerState>> states,
+                            SiteHook* hook) const {
+  VERNIER_CHECK(n_tokens.size() == states.size());
+  VERNIER_CHECK(std::accumulate(n_tokens.begin(), n_tokens.end(), int64_t{0}) == hidden.rows);
+  std::vector<SequenceRows> piece;
+  int64_t piece_start = 0;
+  int64_t piece_rows = 0;
+  const auto flush = [&] {
+    if (piece_rows == 0) return;
+    forward_piece(hidden.row_range(piece_start, piece_rows), piece, hook);
+    piece_start += piece_rows;
+    piece_rows = 0;
+    piece.clear();
+  };
+  for (size_t sequence = 0; sequence < n_tokens.size(); ++sequence) {
+    for (int64_t left = n_tokens[sequence]; left > 0;) {
+      const int64_t taken = std::min(left, piece_tokens_ - piece_rows);
+      piece.push_back({piece_rows, taken, states[sequence].get()});
+      piece_rows += taken;
+      left -= taken;
+      if (piece_rows == piece_tokens_) flush();
+    }
+  }
+  flush();
+}
+
+void ResidualLayer::forward_piece(MatrixView hidden, std::span<const SequenceRows> sequences,
+                                  SiteHook* hook) const {
+  Matrix normed(hidden.rows, hidden.cols);
+  kernels::rms_norm(hidden, norm_weight_, eps_, normed);
+  Matrix mixed(hidden.rows, hidden.cols);
+  mixer_->forward(normed, sequences, hook, mixed);
+  kernels::add(mixed, hidden);
+}
+
+}  // namespace vernier::model

@@ -1,0 +1,46 @@
+// A network as the runtime sees it: a tree of modules, an embedding, layers that load one at a
+// time, a head. An architecture (model/arch/) implements it; open_model finds the one a config.json
+// names.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+
+#include "io/json.h"
+#include "model/layer.h"
+#include "model/module.h"
+#include "model/weight_source.h"
+#include "tensor/matrix.h"
+
+namespace vernier::model {
+
+class Model {
+ public:
+  virtual ~Model() = default;
+
+  virtual const ModuleTree& tree() const = 0;
+  virtual int64_t hidden_size() const = 0;
+  virtual int64_t vocab_size() const = 0;
+  // Module names of the token table and the head.
+  virtual const Module& embedding() const = 0;
+  virtual const Module& head() const = 0;
+  // Weights of linear modules that take part in one token: routed experts count top_k of their
+  // number.
+  virtual int64_t active_weights() const = 0;
+  // Bytes that a layer's state takes after n_tokens tokens of one sequence.
+  virtual int64_t state_bytes(int layer, int64_t n_tokens) const = 0;
+
+  // Throws the source's errors, and Corrupt for a tensor of the wrong shape or dtype. The model and
+  // the weights must outlive the layer, which reads linear weights where the source keeps them.
+  virtual std::unique_ptr<Layer> load_layer(int layer, const WeightSource& weights) const = 0;
+  // normed = final norm of hidden [tokens, hidden_size], the head's input.
+  virtual void final_norm(ConstMatrixView hidden, const WeightSource& weights,
+                          MatrixView normed) const = 0;
+};
+
+// The architecture that config["model_type"] names. `origin` names the file in errors. Throws
+// Unsupported for an unknown model_type, listing the known ones.
+std::unique_ptr<Model> open_model(const io::Json& config, std::string_view origin);
+
+}  // namespace vernier::model

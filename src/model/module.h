@@ -1,0 +1,93 @@
+// The module tree: every weight-owning piece of a network, named as in the checkpoint, in network
+// order. An architecture builds it from config.json alone; recipes, loading, export and search read
+// it, and none of them knows an architecture's name.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "tensor/tensor.h"
+
+namespace vernier::model {
+
+enum class ModuleKind {
+  kLinear,     // y = W x: may be quantized
+  kEmbedding,  // a table of rows: may be quantized
+  kConv1d,
+  kNorm,
+  kRouter,     // its gate and correction bias; computed in FP32, never quantized
+  kParameter,  // loose tensors of a mixer, which is the module: A_log, D, dt_bias
+};
+
+enum class LayerKind { kMamba, kAttention, kMlp, kMoe };
+
+// How tensor and expert parallelism cut a tensor. What is cut along its first dimension needs the
+// whole input of its module; kRow leaves partial sums to add up.
+enum class ShardRule {
+  kReplicated,
+  kColumn,          // rows of the weight [n, k]: outputs
+  kRow,             // columns of the weight: inputs
+  kKvHeads,         // rows by KV head; a head is repeated where ranks outnumber heads
+  kInProjSegments,  // rows z, x, B, C, dt, each of the five cut on its own
+  kConvSegments,    // channels x, B, C, each cut on its own
+  kHeads,           // one value a Mamba head
+  kInner,           // one value a channel of the Mamba heads
+  kVocabulary,      // rows by token id
+  kExpert,          // whole, on the rank that holds the expert: contiguous blocks of experts
+};
+
+struct TensorSpec {
+  std::string name;  // in full: "backbone.layers.0.mixer.in_proj.weight"
+  Shape shape;
+  ShardRule shard = ShardRule::kReplicated;
+};
+
+struct Module {
+  std::string name;  // "backbone.layers.0.mixer.in_proj"
+  ModuleKind kind = ModuleKind::kLinear;
+  int layer = -1;   // position in the stack, -1 outside of it
+  int expert = -1;  // the routed expert it belongs to, -1 for none
+  int64_t n = 0;    // rows of a linear's or embedding's weight [n, k]
+  int64_t k = 0;
+  // Modules with the same non-empty group are fused by serving kernels and share their scales'
+  // amax: "backbone.layers.5.mixer.qkv_proj" for q, k and v.
+  std::string fusion_group;
+  // The same linear of a layer's other routed experts: "backbone.layers.1.mixer.experts.up_proj".
+  std::string expert_group;
+  std::vector<TensorSpec> tensors;  // what it owns, the weight first
+};
+
+// An attention layer, whose keys and values may be quantized in the cache.
+struct AttentionSite {
+  std::string name;  // the mixer: "backbone.layers.5.mixer"
+  int layer = -1;
+  std::string k_proj, v_proj;  // module names that carry k_scale and v_scale in a checkpoint
+};
+
+class ModuleTree {
+ public:
+  ModuleTree(std::vector<LayerKind> layers, std::vector<Module> modules,
+             std::vector<AttentionSite> attentions);
+
+  const std::vector<LayerKind>& layers() const { return layers_; }
+  const std::vector<Module>& modules() const { return modules_; }
+  const std::vector<AttentionSite>& attentions() const { return attentions_; }
+  // Null when there is none.
+  const Module* find(std::string_view name) const;
+  // The module that owns a tensor, null when none does (mtp.* and other tensors that pass through).
+  const Module* owner_of(std::string_view tensor_name) const;
+  // Modules of a layer, in order; -1: those outside the stack.
+  std::vector<const Module*> modules_of(int layer) const;
+
+ private:
+  std::vector<LayerKind> layers_;
+  std::vector<Module> modules_;
+  std::vector<AttentionSite> attentions_;
+  std::unordered_map<std::string, size_t> by_name_;
+  std::unordered_map<std::string, size_t> by_tensor_;
+};
+
+}  // namespace vernier::model
