@@ -1,3 +1,10 @@
+# vernier_test(NAME TARGET): registers a test program. One thread each: several programs share the
+# processors, and tests that are about threads set their number themselves.
+function(vernier_test name target)
+  add_test(NAME ${name} COMMAND ${target})
+  set_tests_properties(${name} PROPERTIES ENVIRONMENT OMP_NUM_THREADS=1)
+endfunction()
+
 # vernier_room(NAME USES room... LINKS target... [FLAGS flag...])
 # One folder under src/ becomes the static library NAME, its *_test.cc the program NAME_test and its
 # *_bench.cc the program NAME_bench; with CUDA, its *_cuda_test.cu the program NAME_cuda_test, labelled
@@ -33,12 +40,12 @@ function(vernier_room name)
     target_link_libraries(${name}_test PRIVATE ${name} GTest::gmock GTest::gtest_main rapidcheck)
     target_compile_definitions(${name}_test PRIVATE
       VERNIER_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
-    add_test(NAME ${name} COMMAND ${name}_test)
+    vernier_test(${name} ${name}_test)
   endif()
   if(VERNIER_TESTS AND VERNIER_CUDA AND cuda_tests)
     add_executable(${name}_cuda_test ${cuda_tests})
     target_link_libraries(${name}_cuda_test PRIVATE ${name} CUDA::cudart_static GTest::gtest_main)
-    add_test(NAME ${name}_cuda COMMAND ${name}_cuda_test)
+    vernier_test(${name}_cuda ${name}_cuda_test)
     set_tests_properties(${name}_cuda PROPERTIES LABELS gpu)
   endif()
   if(VERNIER_BENCHES AND benches)
