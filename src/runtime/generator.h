@@ -1,0 +1,51 @@
+// Text generation with all layers loaded (mapped weights count as loaded).
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "model/model.h"
+#include "runtime/sampler.h"
+#include "text/tokenizer.h"
+
+namespace vernier::runtime {
+
+enum class StopReason { kLength, kEndOfSequence };
+
+struct Generation {
+  std::vector<text::TokenId> ids;  // without the prompt; a final end-of-sequence id is included
+  StopReason stop = StopReason::kLength;
+};
+
+class Generator {
+ public:
+  // `eos_ids` end a sequence. The model and the weights must outlive the generator.
+  Generator(const model::Model& model, const model::WeightSource& weights,
+            std::vector<text::TokenId> eos_ids);
+
+  // Up to `max_tokens` new tokens. `on_token` (may be empty) sees each as it is chosen; `sequence`
+  // numbers the random stream. Throws InvalidArgument for an empty prompt or an id outside the
+  // vocabulary.
+  Generation generate(const std::vector<text::TokenId>& prompt, int64_t max_tokens,
+                      const SamplingOptions& sampling, uint32_t sequence,
+                      const std::function<void(text::TokenId)>& on_token) const;
+
+ private:
+  // Of one sequence: a list of one for each layer, as Layer::forward takes it.
+  using States = std::vector<std::vector<std::unique_ptr<model::LayerState>>>;
+
+  void check_prompt(const std::vector<text::TokenId>& prompt) const;
+  bool ends(text::TokenId id) const;
+  States new_states() const;
+  // Runs tokens through all layers and returns the logits of the last one.
+  std::vector<float> advance(std::span<const text::TokenId> ids, const States& states) const;
+
+  const model::Model& model_;
+  const model::WeightSource& weights_;
+  std::vector<text::TokenId> eos_ids_;
+  std::vector<std::unique_ptr<model::Layer>> layers_;
+};
+
+}  // namespace vernier::runtime

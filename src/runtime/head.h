@@ -1,0 +1,15 @@
+// From final hidden states to logits.
+#pragma once
+
+#include "model/model.h"
+#include "model/weight_source.h"
+#include "tensor/matrix.h"
+
+namespace vernier::runtime {
+
+// logits [tokens, vocab_size] of hidden [tokens, hidden_size]: final norm, then the head with its
+// input rule. `hook` (may be null) sees the head's input.
+void compute_logits(const model::Model& model, const model::WeightSource& weights,
+                    ConstMatrixView hidden, model::SiteHook* hook, MatrixView logits);
+
+}  // namespace vernier::runtime

@@ -1,0 +1,112 @@
+#include "runtime/layer_stream.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "base/error.h"
+#include "kernels/linear.h"
+
+namespace vernier::runtime {
+namespace {
+
+// Windows [first, first + lengths.size()) and the rows of hidden states they own.
+struct Batch {
+  int64_t first_row;
+  int64_t n_rows;
+  std::vector<int64_t> lengths;
+};
+
+std::vector<Batch> make_batches(const Windows& windows, int64_t batch_windows) {
+  VERNIER_CHECK(batch_windows > 0);
+  std::vector<Batch> batches;
+  int64_t row = 0;
+  for (size_t first = 0; first < windows.size(); first += batch_windows) {
+    Batch batch{row, 0, {}};
+    const size_t end = std::min(windows.size(), first + static_cast<size_t>(batch_windows));
+    for (size_t window = first; window < end; ++window) {
+      const auto length = static_cast<int64_t>(windows[window].size());
+      batch.lengths.push_back(length);
+      batch.n_rows += length;
+    }
+    row += batch.n_rows;
+    batches.push_back(std::move(batch));
+  }
+  return batches;
+}
+
+void check_ids(const Windows& windows, int64_t vocab_size) {
+  for (size_t window = 0; window < windows.size(); ++window) {
+    for (text::TokenId id : windows[window]) {
+      if (id >= 0 && id < vocab_size) continue;
+      throw Error(ErrorKind::kInvalidArgument,
+                  fmt::format("window {}: token id {} is outside the model's vocabulary of {}",
+                              window, id, vocab_size));
+    }
+  }
+}
+
+void embed_all(const model::Model& model, const model::WeightSource& weights,
+               const Windows& windows, MatrixView hidden) {
+  const model::LinearWeight table = weights.linear(model.embedding());
+  int64_t row = 0;
+  for (const std::vector<text::TokenId>& window : windows) {
+    const auto length = static_cast<int64_t>(window.size());
+    kernels::embed(window, table.packed, hidden.row_range(row, length));
+    row += length;
+  }
+}
+
+void advise_layer(const model::Model& model, const model::WeightSource& weights, int layer,
+                  void (model::WeightSource::*advise)(const model::Module&) const) {
+  if (layer >= static_cast<int>(model.tree().layers().size())) return;
+  for (const model::Module* module : model.tree().modules_of(layer)) (weights.*advise)(*module);
+}
+
+void run_batch(const model::Layer& layer, const Batch& batch, MatrixView hidden,
+               model::SiteHook* hook) {
+  std::vector<std::unique_ptr<model::LayerState>> states;
+  for (size_t sequence = 0; sequence < batch.lengths.size(); ++sequence) {
+    states.push_back(layer.new_state());
+  }
+  layer.forward(hidden.row_range(batch.first_row, batch.n_rows), batch.lengths, states, hook);
+}
+
+}  // namespace
+
+int64_t n_tokens(const Windows& windows) {
+  int64_t total = 0;
+  for (const auto& window : windows) total += static_cast<int64_t>(window.size());
+  return total;
+}
+
+HiddenStore stream_layers(const model::Model& model, const model::WeightSource& weights,
+                          const Windows& windows, const StreamOptions& options) {
+  check_ids(windows, model.vocab_size());
+  const int64_t tokens = n_tokens(windows);
+  const std::vector<Batch> batches = make_batches(windows, options.batch_windows);
+  const int n_layers = static_cast<int>(model.tree().layers().size());
+
+  HiddenStore hidden(tokens, model.hidden_size(), options.placement, options.spill_directory);
+  embed_all(model, weights, windows, hidden.view());
+  // Tokens through one layer count as a share of as many through all of them.
+  ProgressState state{options.label, 0, tokens, "tokens"};
+  int64_t n_passed = 0;  // tokens x layers
+  for (int layer = 0; layer < n_layers; ++layer) {
+    const std::unique_ptr<model::Layer> loaded = model.load_layer(layer, weights);
+    advise_layer(model, weights, layer + 1, &model::WeightSource::will_need);
+    state.label = fmt::format("{}, layer {} of {}", options.label, layer + 1, n_layers);
+    for (const Batch& batch : batches) {
+      run_batch(*loaded, batch, hidden.view(), options.hook);
+      n_passed += batch.n_rows;
+      state.done = n_passed / n_layers;
+      if (options.progress != nullptr) options.progress->update(state);
+    }
+    if (options.visitor != nullptr) options.visitor->on_layer_done(layer);
+    advise_layer(model, weights, layer, &model::WeightSource::done_with);
+  }
+  return hidden;
+}
+
+}  // namespace vernier::runtime
