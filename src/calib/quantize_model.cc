@@ -1,0 +1,225 @@
+#include "calib/quantize_model.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <string>
+#include <utility>
+
+#include "base/error.h"
+
+namespace vernier::calib {
+namespace {
+
+constexpr int kOutsideStack = -1;
+
+bool is_floating(DType dtype) {
+  return dtype == DType::kBF16 || dtype == DType::kF16 || dtype == DType::kF32;
+}
+
+bool may_be_quantized(const model::Module& module) {
+  return module.kind == model::ModuleKind::kLinear || module.kind == model::ModuleKind::kEmbedding;
+}
+
+std::string journal_key(int layer) {
+  return layer == kOutsideStack ? "outside" : fmt::format("layer {}", layer);
+}
+
+class Quantization : public runtime::LayerVisitor {
+ public:
+  explicit Quantization(const QuantizeJob& job)
+      : job_(job), observer_(job.plan, job.all_experts_ratio) {}
+
+  QuantizeReport run() {
+    if (needs_forward_pass()) {
+      calibrate();
+    } else {
+      for (int layer = 0; layer < n_layers(); ++layer) finish_layer(layer);
+    }
+    finish_layer(kOutsideStack);
+    pass_through();
+    for (quant::QuantizedSink* sink : job_.sinks) sink->finish();
+    return std::move(report_);
+  }
+
+  void on_layer_done(int layer) override { finish_layer(layer); }
+
+ private:
+  int n_layers() const { return static_cast<int>(job_.model.tree().layers().size()); }
+
+  // What an earlier run did with a layer; null when it did not finish it.
+  const io::Json* recorded(int layer) const {
+    return job_.journal == nullptr ? nullptr : job_.journal->find(journal_key(layer));
+  }
+
+  bool head_needs_amax() const { return job_.plan.site(job_.model.head()).needs_input_amax(); }
+
+  // Hidden states are not kept between runs: a resumed calibration computes them again, unless
+  // nothing that is left to do depends on them.
+  bool needs_forward_pass() const {
+    if (!job_.plan.needs_calibration()) return false;
+    for (int layer = 0; layer < n_layers(); ++layer) {
+      if (recorded(layer) == nullptr) return true;
+    }
+    return head_needs_amax() && recorded(kOutsideStack) == nullptr;
+  }
+
+  void calibrate() {
+    runtime::StreamOptions options = job_.stream;
+    options.hook = &observer_;
+    options.visitor = this;
+    options.progress = job_.progress;
+    options.label = "calibrating";
+    const runtime::HiddenStore hidden =
+        runtime::stream_layers(job_.model, job_.weights, job_.windows, options);
+    if (head_needs_amax()) observe_head(hidden.view());
+  }
+
+  void observe_head(ConstMatrixView hidden) {
+    constexpr int64_t kPieceTokens = 4096;
+    for (int64_t first = 0; first < hidden.rows; first += kPieceTokens) {
+      const int64_t n_rows = std::min(kPieceTokens, hidden.rows - first);
+      Matrix normed(n_rows, hidden.cols);
+      job_.model.final_norm(hidden.row_range(first, n_rows), job_.weights, normed);
+      observer_.on_input(job_.model.head(), normed);
+    }
+  }
+
+  // Quantizes and writes one layer's modules and makes them durable; a layer that an earlier run
+  // finished is only read back from the journal.
+  void finish_layer(int layer) {
+    if (const io::Json* record = recorded(layer)) {
+      report_.layers.push_back(layer_report_from_json(*record));
+      return;
+    }
+    LayerReport report = write_layer(layer);
+    for (quant::QuantizedSink* sink : job_.sinks) sink->sync();
+    if (job_.journal != nullptr) job_.journal->append(journal_key(layer), to_json(report));
+    report_.layers.push_back(std::move(report));
+    show_progress(layer);
+  }
+
+  LayerReport write_layer(int layer) {
+    const LayerStatistics& statistics = observer_.layer(layer);
+    const bool share_experts = job_.all_experts_ratio <= 0;
+    const auto input_amax = resolve_input_amax(job_.plan, layer, statistics, share_experts);
+
+    LayerReport report{layer, {}, {}, statistics.expert_tokens};
+    for (const model::Module* module : job_.model.tree().modules_of(layer)) {
+      if (may_be_quantized(*module) && job_.plan.site(*module).is_quantized()) {
+        report.modules.push_back(quantize(job_.plan.site(*module), input_amax));
+      } else {
+        for (const model::TensorSpec& spec : module->tensors) copy(spec.name);
+      }
+      job_.weights.done_with(*module);
+    }
+    for (const quant::KvPlan& kv : job_.plan.kv) {
+      if (kv.site->layer != layer || kv.format == nullptr || kv.is_cast) continue;
+      report.kv.push_back(write_kv(*kv.site, statistics));
+    }
+    return report;
+  }
+
+  ModuleReport quantize(const quant::SitePlan& site,
+                        const std::map<const model::Module*, InputAmax>& input_amax) {
+    const model::Module& module = *site.module;
+    const std::string& name = module.tensors.front().name;
+    const TensorView weight = job_.checkpoint.tensor(name);
+    const float amax = std::max(finite_amax(name, weight), fused_amax(site));
+    const formats::PackedTensor packed =
+        site.weight_format->encode(weight, {site.scale_rule, job_.arithmetic, amax});
+    for (quant::QuantizedSink* sink : job_.sinks) sink->write_weight(module, packed.view());
+    for (size_t index = 1; index < module.tensors.size(); ++index) {
+      copy(module.tensors[index].name);
+    }
+
+    const formats::Distortion distortion = formats::measure_distortion(weight, packed.view());
+    ModuleReport report{.name = module.name,
+                        .weight = std::string(site.weight_format->name),
+                        .signal = distortion.signal,
+                        .noise = distortion.noise,
+                        .n_weights = module.n * module.k,
+                        .n_saturated = distortion.n_saturated,
+                        .n_flushed = distortion.n_flushed,
+                        .is_all_zero = amax == 0};
+    if (site.input_format == nullptr) return report;
+    const InputAmax& input = input_amax.at(&module);
+    for (quant::QuantizedSink* sink : job_.sinks) sink->write_input_amax(module, input.amax);
+    report.input = site.input_format->name;
+    report.input_amax = input.amax;
+    report.amax_source = input.source;
+    return report;
+  }
+
+  KvReport write_kv(const model::AttentionSite& site, const LayerStatistics& statistics) {
+    const auto found = statistics.kv_amax.find(&site);
+    const KvAmax seen = found == statistics.kv_amax.end() ? KvAmax() : found->second;
+    const KvReport report{site.name, resolve_kv_amax(seen.k), resolve_kv_amax(seen.v)};
+    for (quant::QuantizedSink* sink : job_.sinks) {
+      sink->write_kv_amax(site, report.k.amax, report.v.amax);
+    }
+    return report;
+  }
+
+  // The largest |w| among the linears that a serving kernel fuses with this one; 0 for none.
+  float fused_amax(const quant::SitePlan& site) {
+    const std::string& group = site.module->fusion_group;
+    if (group.empty() || !shares_scales_when_fused(*site.weight_format)) return 0;
+    const auto known = fused_amax_.find(group);
+    if (known != fused_amax_.end()) return known->second;
+    float amax = 0;
+    for (const model::Module* member : job_.model.tree().modules_of(site.module->layer)) {
+      if (member->fusion_group != group) continue;
+      const std::string& name = member->tensors.front().name;
+      amax = std::max(amax, finite_amax(name, job_.checkpoint.tensor(name)));
+    }
+    return fused_amax_[group] = amax;
+  }
+
+  // Throws naming the first value that is not finite.
+  float finite_amax(const std::string& name, const TensorView& tensor) const {
+    const formats::AmaxScan scan = formats::scan_amax(tensor);
+    if (!scan.first_non_finite) return scan.amax;
+    throw Error(ErrorKind::kCorrupt,
+                fmt::format("{}: tensor {}: the value at index {} is not finite, expected every "
+                            "weight to be finite",
+                            job_.checkpoint.file_of(name).string(), name, *scan.first_non_finite));
+  }
+
+  // A tensor of the network that stays as it is.
+  void copy(const std::string& name) {
+    const TensorView tensor = job_.checkpoint.tensor(name);
+    if (is_floating(tensor.dtype)) finite_amax(name, tensor);
+    for (quant::QuantizedSink* sink : job_.sinks) sink->copy_tensor(name, tensor);
+  }
+
+  // Tensors that no module owns (multi-token prediction layers above all) are copied unseen.
+  void pass_through() {
+    for (const std::string& name : job_.checkpoint.names()) {
+      if (job_.model.tree().owner_of(name) != nullptr) continue;
+      report_.passed_through.push_back(name);
+      for (quant::QuantizedSink* sink : job_.sinks) {
+        sink->copy_tensor(name, job_.checkpoint.tensor(name));
+      }
+    }
+  }
+
+  // Calibration shows its own.
+  void show_progress(int layer) {
+    if (job_.progress == nullptr || job_.plan.needs_calibration()) return;
+    const int n_done = layer == kOutsideStack ? n_layers() + 1 : layer + 1;
+    job_.progress->update({"quantizing", n_done, n_layers() + 1, "layers"});
+  }
+
+  const QuantizeJob& job_;
+  AmaxObserver observer_;
+  std::map<std::string, float> fused_amax_;
+  QuantizeReport report_;
+};
+
+}  // namespace
+
+QuantizeReport quantize_model(const QuantizeJob& job) { return Quantization(job).run(); }
+
+}  // namespace vernier::calib
