@@ -1,0 +1,36 @@
+// A command is one file: it declares its flags on a CLI11 subcommand and leaves an action behind.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <memory>
+#include <span>
+
+#include "cli/console.h"
+
+namespace vernier::cli {
+
+// Runs the command whose flags were parsed; the exit status.
+using Action = std::function<int(Console&)>;
+
+struct Command {
+  const char* name;
+  const char* summary;
+  // Declares the flags on `app` and returns what to do once they are parsed.
+  Action (*declare)(CLI::App& app);
+};
+
+Action declare_quantize(CLI::App& app);
+Action declare_generate(CLI::App& app);
+Action declare_export(CLI::App& app);
+Action declare_evaluate(CLI::App& app);
+Action declare_inspect(CLI::App& app);
+Action declare_recipes(CLI::App& app);
+
+// In the order in which help lists them.
+std::span<const Command> all_commands();
+
+// Parses and runs; prints errors. The process's exit status.
+int run_program(int argc, const char* const* argv);
+
+}  // namespace vernier::cli

@@ -1,0 +1,266 @@
+// vernier quantize: calibrate, quantize and write a checkpoint, then generate from it.
+#include <fmt/format.h>
+
+#include <chrono>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "calib/quantize_model.h"
+#include "cli/byte_size.h"
+#include "cli/command.h"
+#include "cli/export_dtype.h"
+#include "cli/model_path.h"
+#include "cli/opened_model.h"
+#include "cli/quantize_flags.h"
+#include "cli/quantize_tables.h"
+#include "cli/staged_output.h"
+#include "export/hf_writer.h"
+#include "export/sharded_checkpoint.h"
+#include "quant/plan.h"
+#include "report/units.h"
+#include "runtime/memory_plan.h"
+#include "text/dataset.h"
+
+namespace vernier::cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// A job as the flags describe it, resolved against the model but before any work.
+struct Job {
+  QuantizeFlags flags;
+  model::StoredModel source;
+  quant::Recipe recipe;
+  quant::QuantPlan plan;
+  runtime::Windows windows;
+  runtime::MemoryPlan memory;
+};
+
+model::StoredModel open_source(const QuantizeFlags& flags) {
+  model::StoredModel source = open_any_checkpoint(find_model(flags.model));
+  if (source.is_quantized) {
+    throw Error(ErrorKind::kInvalidArgument,
+                fmt::format("--hf-model-id: {} is quantized already, expected an unquantized "
+                            "checkpoint",
+                            source.directory.string()));
+  }
+  return source;
+}
+
+quant::Recipe resolve_recipe(const QuantizeFlags& flags) {
+  quant::Recipe recipe = quant::load_recipe(flags.recipe);
+  if (flags.export_kv_cache_quant) quant::append_kv_preset(recipe, "fp8");
+  if (!flags.kv_cache_format.empty()) quant::append_kv_preset(recipe, flags.kv_cache_format);
+  if (!flags.mamba_ssm_cache_dtype.empty()) {
+    recipe.mamba_ssm_cache_dtype = flags.mamba_ssm_cache_dtype;
+  }
+  return recipe;
+}
+
+runtime::Windows read_calibration(const QuantizeFlags& flags, const model::StoredModel& source,
+                                  Console& console) {
+  const text::Tokenizer tokenizer(source.directory / "tokenizer.json");
+  text::WindowOptions options;
+  options.n_windows = flags.calib_size;
+  options.window_tokens = flags.calib_seq_length;
+  if (!source.eos_token_ids.empty()) options.separator = source.eos_token_ids.front();
+  if (!flags.seed.empty()) options.shuffle_seed = std::stoull(flags.seed);
+  if (flags.calib_dataset.empty()) {
+    console.note(
+        "no --calib-dataset: calibrating on the text in the program (the original recipe "
+        "downloads one)");
+  }
+  const std::vector<std::string> documents =
+      flags.calib_dataset.empty() ? std::vector<std::string>{text::default_calibration_document()}
+                                  : text::read_documents(flags.calib_dataset);
+  runtime::Windows windows = text::make_windows(tokenizer, documents, options);
+  if (static_cast<int64_t>(windows.size()) < flags.calib_size) {
+    console.note(
+        fmt::format("the calibration text gives {} sequences of {} tokens, {} were asked "
+                    "for",
+                    windows.size(), flags.calib_seq_length, flags.calib_size));
+  }
+  return windows;
+}
+
+Job prepare(const QuantizeFlags& flags, Console& console) {
+  check_quantize_flags(flags);
+  Job job{flags, open_source(flags), resolve_recipe(flags), {}, {}, {}};
+  job.plan = quant::make_plan(job.recipe, job.source.model->tree(),
+                              {flags.weight_only, flags.unquantizable == "bf16"});
+  runtime::JobSize size;
+  if (job.plan.needs_calibration()) {
+    job.windows = read_calibration(flags, job.source, console);
+    size = {static_cast<int64_t>(job.windows.size()),
+            static_cast<int64_t>(job.windows.front().size()), 1};
+  }
+  job.memory = runtime::plan_memory(
+      *job.source.model, size,
+      flags.max_memory.empty() ? 0 : parse_byte_size("--max-memory", flags.max_memory));
+  if (flags.calib_batch_size > 0) job.memory.batch_windows = flags.calib_batch_size;
+  return job;
+}
+
+// Everything that decides output bytes: a staging directory of another identity is not continued.
+io::Json identity_of(const Job& job) {
+  io::Json files = io::Json::array();
+  for (const io::SafetensorsFile& file : job.source.checkpoint->files()) {
+    files.push_back({file.path().filename().string(), file.file_bytes()});
+  }
+  std::string text;
+  for (const auto& window : job.windows) {
+    text.append(reinterpret_cast<const char*>(window.data()), window.size() * sizeof(window[0]));
+  }
+  return {{"command", "quantize"},
+          {"source", std::filesystem::absolute(job.source.directory).string()},
+          {"files", files},
+          {"plan", io::hash64(plan_fingerprint(job.plan))},
+          {"calibration", io::hash64(text)},
+          {"batch_windows", job.memory.batch_windows},
+          {"all_experts_ratio", job.flags.calib_all_experts_ratio},
+          {"arithmetic", job.flags.export_arithmetic},
+          {"dtype", job.flags.dtype},
+          {"mamba_ssm_cache_dtype", job.recipe.mamba_ssm_cache_dtype},
+          {"max_shard_size", job.flags.max_shard_size}};
+}
+
+struct Output {
+  std::filesystem::path target;
+  bool is_sharded;
+};
+
+std::vector<Output> outputs_of(const QuantizeFlags& flags) {
+  std::vector<Output> outputs;
+  std::string sharded_dir = flags.sharded_dir;
+  if (sharded_dir.empty() && flags.export_dir.empty()) {
+    const std::string cfg = std::filesystem::path(flags.recipe).stem().string();
+    sharded_dir = model_base_name(flags.model) + "_quantized_" + cfg;
+  }
+  if (!sharded_dir.empty()) outputs.push_back({sharded_dir, true});
+  if (!flags.export_dir.empty()) outputs.push_back({flags.export_dir, false});
+  return outputs;
+}
+
+std::unique_ptr<quant::QuantizedSink> make_sink(const Job& job, bool is_sharded,
+                                                const std::filesystem::path& directory,
+                                                bool resume) {
+  const model::ModuleTree& tree = job.source.model->tree();
+  std::vector<io::TensorDecl> tensors;
+  for (const std::string& name : job.source.checkpoint->names()) {
+    const TensorView tensor = job.source.checkpoint->tensor(name);
+    tensors.push_back({name, tensor.dtype, tensor.shape});
+  }
+  const auto arithmetic =
+      job.flags.export_arithmetic == "cpu" ? formats::Arithmetic::kCpu : formats::Arithmetic::kCuda;
+  if (is_sharded) {
+    exporting::ShardedWriterOptions options;
+    options.directory = directory;
+    options.source = job.source.directory;
+    options.recipe_name = job.recipe.name;
+    options.arithmetic = arithmetic;
+    options.mamba_ssm_cache_dtype = job.recipe.mamba_ssm_cache_dtype;
+    options.resume = resume;
+    return exporting::make_sharded_writer(options, tree, job.plan, tensors);
+  }
+  exporting::HfWriterOptions options;
+  options.directory = directory;
+  options.source = job.source.directory;
+  options.max_shard_bytes = parse_byte_size("--max-shard-size", job.flags.max_shard_size);
+  options.arithmetic = arithmetic;
+  options.mamba_ssm_cache_dtype = job.recipe.mamba_ssm_cache_dtype;
+  options.dtype = parse_export_dtype(job.flags.dtype);
+  options.resume = resume;
+  return exporting::make_hf_writer(options, tree, job.plan, tensors);
+}
+
+calib::QuantizeReport run_job(const Job& job, StagedOutputs& staged,
+                              const std::vector<Output>& outputs, Console& console) {
+  std::vector<std::unique_ptr<quant::QuantizedSink>> sinks;
+  for (size_t index = 0; index < outputs.size(); ++index) {
+    sinks.push_back(
+        make_sink(job, outputs[index].is_sharded, staged.staging_path(index), staged.is_resumed()));
+  }
+  calib::QuantizeJob quantize{.model = *job.source.model,
+                              .weights = *job.source.weights,
+                              .checkpoint = *job.source.checkpoint,
+                              .plan = job.plan,
+                              .sinks = {},
+                              .windows = job.windows};
+  for (const auto& sink : sinks) quantize.sinks.push_back(sink.get());
+  quantize.stream.batch_windows = std::max<int64_t>(job.memory.batch_windows, 1);
+  quantize.stream.placement = job.memory.placement;
+  quantize.stream.spill_directory = staged.staging_path(0);
+  quantize.all_experts_ratio = job.flags.calib_all_experts_ratio;
+  quantize.arithmetic =
+      job.flags.export_arithmetic == "cpu" ? formats::Arithmetic::kCpu : formats::Arithmetic::kCuda;
+  quantize.journal = &staged.journal();
+  quantize.progress = &console;
+  return calib::quantize_model(quantize);
+}
+
+// An error in the middle keeps what is finished; the reader is told how to go on.
+calib::QuantizeReport run_with_advice(const Job& job, StagedOutputs& staged,
+                                      const std::vector<Output>& outputs, Console& console) {
+  try {
+    return run_job(job, staged, outputs, console);
+  } catch (const Error&) {
+    if (staged.journal().size() > 0) {
+      console.note(fmt::format("finished layers are kept in {}; the same command goes on there",
+                               staged.staging_path(0).string()));
+    }
+    throw;
+  }
+}
+
+void generate_afterwards(const Job& job, const std::filesystem::path& output, Console& console) {
+  if (job.flags.skip_generate) return;
+  const model::StoredModel quantized = open_any_checkpoint(output);
+  if (safetensors_bytes(output) > runtime::available_memory_bytes()) {
+    console.note(
+        "the quantized model is larger than memory, which would stream it once a token: "
+        "not generating (vernier generate does it later)");
+    return;
+  }
+  console.print("\ngenerating from the quantized model");
+  generate_all(quantized, job.flags.generation, console);
+}
+
+int run(const QuantizeFlags& flags, Console& console) {
+  const Clock::time_point start = Clock::now();
+  const Job job = prepare(flags, console);
+  console.print(coverage_tables(job.plan, job.source.model->tree(), console.table_width()));
+  const std::vector<Output> outputs = outputs_of(flags);
+  console.print(plan_summary(job.plan, job.memory, *job.source.checkpoint, job.windows));
+  if (flags.plan_only) return 0;
+
+  std::vector<std::filesystem::path> targets;
+  for (const Output& output : outputs) targets.push_back(output.target);
+  StagedOutputs staged(targets, identity_of(job), flags.restart);
+  if (staged.is_resumed()) {
+    console.note(fmt::format("going on from {} finished pieces in {}", staged.journal().size(),
+                             staged.staging_path(0).string()));
+  }
+  const calib::QuantizeReport report = run_with_advice(job, staged, outputs, console);
+  staged.commit();
+  console.print(report_tables(report, console.table_width()));
+  if (!flags.report.empty()) write_file(flags.report, calib::to_json(report).dump(2) + "\n");
+  for (const Output& output : outputs) {
+    console.print(fmt::format("wrote {} ({})", output.target.string(),
+                              output.is_sharded ? "sharded" : "Hugging Face"));
+  }
+  console.print(fmt::format(
+      "took {}",
+      report::format_duration(std::chrono::duration<double>(Clock::now() - start).count())));
+  generate_afterwards(job, outputs.back().target, console);
+  return 0;
+}
+
+}  // namespace
+
+Action declare_quantize(CLI::App& app) {
+  auto flags = std::make_shared<QuantizeFlags>();
+  declare_quantize_flags(app, *flags);
+  return [flags](Console& console) { return run(*flags, console); };
+}
+
+}  // namespace vernier::cli

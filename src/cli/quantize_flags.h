@@ -1,0 +1,49 @@
+// The flags of `vernier quantize`; names are those of the recipe's quantize.py.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <string>
+
+#include "cli/generation.h"
+
+namespace vernier::cli {
+
+struct QuantizeFlags {
+  std::string model;
+  std::string recipe;  // a name or a file
+  std::string sharded_dir;
+  std::string export_dir;
+  std::string kv_cache_format;  // empty: as the recipe says
+  bool export_kv_cache_quant = false;
+  bool weight_only = false;
+  std::string unquantizable;
+  // calibration
+  std::string calib_dataset;
+  int64_t calib_size = 512;
+  int64_t calib_seq_length = 512;
+  int64_t calib_batch_size = 0;  // 0: chosen by the planner
+  double calib_all_experts_ratio = 0;
+  std::string seed;  // empty: documents in their order
+  // outputs
+  std::string export_arithmetic = "cuda";
+  std::string dtype = "auto";
+  std::string mamba_ssm_cache_dtype;
+  std::string max_shard_size = "10GB";
+  std::string report;
+  bool restart = false;
+  // running
+  std::string max_memory;
+  bool plan_only = false;
+  bool skip_generate = false;
+  bool trust_remote_code = false;
+  int64_t tp = 1, pp = 1, ep = 1;
+  GenerationFlags generation;
+};
+
+void declare_quantize_flags(CLI::App& app, QuantizeFlags& flags);
+
+// What the flags alone can contradict. Throws InvalidArgument or Unsupported, naming the flag.
+void check_quantize_flags(const QuantizeFlags& flags);
+
+}  // namespace vernier::cli

@@ -1,0 +1,29 @@
+// What `vernier quantize` shows before and after its work.
+#pragma once
+
+#include <string>
+
+#include "calib/quantize_model.h"
+#include "io/checkpoint.h"
+#include "quant/plan.h"
+#include "runtime/layer_stream.h"
+#include "runtime/memory_plan.h"
+
+namespace vernier::cli {
+
+// Every module with its format and the rule that decided, and every rule with its count. Tables are
+// at most `width` wide.
+std::string coverage_tables(const quant::QuantPlan& plan, const model::ModuleTree& tree, int width);
+
+// Memory, bytes and time that the job will take.
+std::string plan_summary(const quant::QuantPlan& plan, const runtime::MemoryPlan& memory,
+                         const io::Checkpoint& checkpoint, const runtime::Windows& windows);
+
+// Signal-to-noise ratio, saturated and flushed values by family of modules, the worst modules,
+// experts without tokens, defaulted scales.
+std::string report_tables(const calib::QuantizeReport& report, int width);
+
+// A text that differs when two plans would give different bytes.
+std::string plan_fingerprint(const quant::QuantPlan& plan);
+
+}  // namespace vernier::cli
