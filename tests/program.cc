@@ -1,0 +1,99 @@
+#include "program.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <thread>
+
+#include "base/file.h"
+
+namespace vernier::tests {
+namespace {
+
+namespace fs = std::filesystem;
+
+pid_t start(const std::vector<std::string>& args, const fs::path& directory, const fs::path& out,
+            const fs::path& err) {
+  const pid_t child = ::fork();
+  if (child != 0) return child;
+  if (::chdir(directory.c_str()) != 0) ::_exit(99);
+  ::dup2(::open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666), STDOUT_FILENO);
+  ::dup2(::open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666), STDERR_FILENO);
+  std::vector<char*> argv = {const_cast<char*>("vernier")};
+  for (const std::string& arg : args) argv.push_back(const_cast<char*>(arg.c_str()));
+  argv.push_back(nullptr);
+  ::execv(VERNIER_BINARY, argv.data());
+  ::_exit(99);
+}
+
+int status_of(int wait_status) {
+  return WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 128 + WTERMSIG(wait_status);
+}
+
+}  // namespace
+
+Outcome run(const std::vector<std::string>& args, const fs::path& directory) {
+  const ScratchDirectory streams;
+  const fs::path out = streams.path() / "out";
+  const fs::path err = streams.path() / "err";
+  int wait_status = 0;
+  ::waitpid(start(args, directory, out, err), &wait_status, 0);
+  return {status_of(wait_status), read_file(out), read_file(err)};
+}
+
+bool run_and_kill(const std::vector<std::string>& args, const fs::path& directory,
+                  const std::function<bool()>& is_time) {
+  const ScratchDirectory streams;
+  const pid_t child = start(args, directory, streams.path() / "out", streams.path() / "err");
+  int wait_status = 0;
+  while (!is_time()) {
+    if (::waitpid(child, &wait_status, WNOHANG) == child) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  ::kill(child, SIGKILL);
+  ::waitpid(child, &wait_status, 0);
+  return WIFSIGNALED(wait_status);
+}
+
+ScratchDirectory::ScratchDirectory() {
+  std::string pattern = (fs::temp_directory_path() / "vernier-test-XXXXXX").string();
+  path_ = ::mkdtemp(pattern.data());
+}
+
+ScratchDirectory::~ScratchDirectory() {
+  std::error_code ignored;
+  fs::remove_all(path_, ignored);
+}
+
+fs::path source_dir() { return VERNIER_SOURCE_DIR; }
+fs::path tiny_model() { return source_dir() / "models/tiny"; }
+fs::path golden_checkpoint(const std::string& name) {
+  return source_dir() / "tests/golden" / name / "checkpoint";
+}
+
+void copy_checkpoint(const fs::path& from, const fs::path& to) {
+  fs::create_directories(to);
+  for (const auto& entry : fs::directory_iterator(from)) {
+    if (!entry.is_regular_file()) continue;
+    write_file(to / entry.path().filename(), read_file(entry.path()));
+  }
+}
+
+std::vector<std::pair<std::string, std::string>> files_of(const fs::path& directory) {
+  std::vector<std::pair<std::string, std::string>> files;
+  for (const auto& entry : fs::recursive_directory_iterator(directory)) {
+    if (entry.is_regular_file()) {
+      files.emplace_back(fs::relative(entry.path(), directory).string(), read_file(entry.path()));
+    }
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+}  // namespace vernier::tests

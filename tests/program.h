@@ -1,0 +1,47 @@
+// Running the built program from a test, and the scratch checkpoints such tests need.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace vernier::tests {
+
+struct Outcome {
+  int status = 0;  // exit status, or 128 + the signal
+  std::string out;
+  std::string err;
+};
+
+// Runs `vernier args...` in `directory` and waits for it.
+Outcome run(const std::vector<std::string>& args, const std::filesystem::path& directory);
+
+// Starts it, kills it with SIGKILL once `is_time` says so (asked every millisecond), and waits.
+// True if it was killed, false if it ended before.
+bool run_and_kill(const std::vector<std::string>& args, const std::filesystem::path& directory,
+                  const std::function<bool()>& is_time);
+
+// A fresh directory that goes away with the object.
+class ScratchDirectory {
+ public:
+  ScratchDirectory();
+  ~ScratchDirectory();
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+std::filesystem::path source_dir();
+// The bundled model, and a golden checkpoint ("latent", "grouped").
+std::filesystem::path tiny_model();
+std::filesystem::path golden_checkpoint(const std::string& name);
+
+// A writable copy of a checkpoint directory's files.
+void copy_checkpoint(const std::filesystem::path& from, const std::filesystem::path& to);
+
+// Every file below a directory: relative name and bytes.
+std::vector<std::pair<std::string, std::string>> files_of(const std::filesystem::path& directory);
+
+}  // namespace vernier::tests
