@@ -1,4 +1,5 @@
-// Files linked into the program (cmake/embed.cmake), so that an installed binary needs nothing else.
+// Files linked into the program (cmake/embed.cmake), so that an installed binary needs nothing
+// else.
 #pragma once
 
 #include <span>

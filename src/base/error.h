@@ -1,5 +1,5 @@
-// Errors about the world: a file, a flag, a shape, memory, a device. Library code throws Error; only
-// `cli` prints it. Faults of our own are CHECKs (base/check.h), never Errors.
+// Errors about the world: a file, a flag, a shape, memory, a device. Library code throws Error;
+// only `cli` prints it. Faults of our own are CHECKs (base/check.h), never Errors.
 #pragma once
 
 #include <exception>
@@ -20,7 +20,8 @@ enum class ErrorKind {
   kCancelled,
 };
 
-// One sentence: what was being done to which file, tensor or flag, what was found, what was expected.
+// One sentence: what was being done to which file, tensor or flag, what was found, what was
+// expected.
 class Error : public std::exception {
  public:
   Error(ErrorKind kind, std::string message) : kind_(kind), message_(std::move(message)) {}

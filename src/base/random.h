@@ -1,5 +1,5 @@
-// Counter-based random numbers: the value at a position depends on nothing but the seed and the position,
-// so that results do not depend on order or threads (Philox4x32 with 10 rounds).
+// Counter-based random numbers: the value at a position depends on nothing but the seed and the
+// position, so that results do not depend on order or threads (Philox4x32 with 10 rounds).
 #pragma once
 
 #include <cstdint>

@@ -7,7 +7,8 @@
 
 namespace vernier {
 
-// The order is the safetensors writer's: a file lists its tensors by descending DType, then by name.
+// The order is the safetensors writer's: a file lists its tensors by descending DType, then by
+// name.
 enum class DType : uint8_t {
   kBool,
   kF4,

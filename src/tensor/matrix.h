@@ -24,8 +24,7 @@ struct MatrixViewOf {
       : data(data), rows(rows), cols(cols), row_stride(row_stride) {}
   // A mutable view is a read-only one.
   template <class U>
-    requires(std::is_same_v<const U, T>)
-  MatrixViewOf(const MatrixViewOf<U>& other)
+  requires(std::is_same_v<const U, T>) MatrixViewOf(const MatrixViewOf<U>& other)
       : MatrixViewOf(other.data, other.rows, other.cols, other.row_stride) {}
 
   std::span<T> row(int64_t index) const {

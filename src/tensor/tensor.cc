@@ -29,9 +29,8 @@ Tensor::Tensor(DType dtype, Shape shape) {
   const int64_t padded = (size + kAlignment - 1) / kAlignment * kAlignment;
   data_.reset(static_cast<std::byte*>(std::aligned_alloc(kAlignment, padded)));
   if (data_ == nullptr) {
-    throw Error(ErrorKind::kOutOfMemory,
-                fmt::format("cannot allocate {} bytes for a tensor {}", padded,
-                            to_string(view_.shape)));
+    throw Error(ErrorKind::kOutOfMemory, fmt::format("cannot allocate {} bytes for a tensor {}",
+                                                     padded, to_string(view_.shape)));
   }
   view_.data = data_.get();
 }

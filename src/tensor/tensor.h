@@ -20,7 +20,8 @@ int64_t n_elems(const Shape& shape);
 int64_t n_bytes(DType dtype, const Shape& shape);
 std::string to_string(const Shape& shape);  // "[4, 16]"
 
-// Somebody else's tensor, read only. Cheap to copy; the owner (a mapped file, a Tensor) must outlive it.
+// Somebody else's tensor, read only. Cheap to copy; the owner (a mapped file, a Tensor) must
+// outlive it.
 struct TensorView {
   DType dtype = DType::kF32;
   Shape shape;
