@@ -8,7 +8,6 @@
 #include <cstdlib>
 #include <fstream>
 #include <map>
-#include <regex>
 #include <set>
 #include <sstream>
 
@@ -204,8 +203,9 @@ bool is_activation_scale(const std::string& name) {
 
 // The peer writes one entry for a layer's fused experts where we list each; servers read both.
 std::string without_expert(const std::string& name) {
-  static const std::regex kExpert("\\.experts\\.[0-9]+\\.(up|down)_proj$");
-  return std::regex_replace(name, kExpert, ".experts");
+  const std::string container = ".mixer.experts";
+  const size_t at = name.find(container + ".");
+  return at == std::string::npos ? name : name.substr(0, at + container.size());
 }
 
 io::Json comparable(io::Json quantization) {

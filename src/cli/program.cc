@@ -1,5 +1,7 @@
 // The program: parses the command line, runs one command, turns errors into sentences and exit
 // statuses.
+#include <malloc.h>
+
 #include <array>
 #include <exception>
 #include <new>
@@ -23,6 +25,14 @@ constexpr std::array kCommands = {
     Command{"inspect", "show what is in a checkpoint; --verify checks it", declare_inspect},
     Command{"recipes", "list the recipes, or show one", declare_recipes},
 };
+
+// Activations come and go in blocks of megabytes, which the C library would map and unmap each
+// time: the page faults cost a fifth of a forward pass. Freed memory is kept instead.
+void keep_freed_memory() {
+  constexpr int kKeptBytes = 256 << 20;
+  ::mallopt(M_MMAP_THRESHOLD, kKeptBytes);
+  ::mallopt(M_TRIM_THRESHOLD, kKeptBytes);
+}
 
 void complain(const std::string& sentence) {
   std::fprintf(stderr, "vernier: %s\n", sentence.c_str());
@@ -78,6 +88,7 @@ int run_program(int argc, const char* const* argv) {
   } catch (const CLI::ParseError& error) {
     return finish_parse(app, error);
   }
+  keep_freed_memory();
   kernels::configure_host_threads();
   return run_action(action);
 }

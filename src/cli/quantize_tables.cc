@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
-#include <regex>
 
 #include "quant/coverage.h"
 #include "report/table.h"
@@ -35,8 +34,14 @@ int64_t output_bytes(const quant::QuantPlan& plan, const io::Checkpoint& checkpo
 // Names of many layers and experts as one short glob: "backbone.layers.3.mixer.experts.17.up_proj"
 // and "backbone.layers.{0,2-4}.mixer.experts.*.up_proj" -> "*.mixer.experts.*.up_proj".
 std::string family_of(const std::string& module) {
-  static const std::regex kIndex("\\.([0-9]+|\\{[0-9,-]+\\})(?=\\.|$)");
-  const std::string family = std::regex_replace(module, kIndex, ".*");
+  std::string family;
+  for (size_t start = 0; start <= module.size();) {
+    const size_t end = std::min(module.find('.', start), module.size());
+    const std::string part = module.substr(start, end - start);
+    const bool is_index = part.find_first_not_of("0123456789{},-") == std::string::npos;
+    family += (start == 0 ? "" : ".") + (is_index ? "*" : part);
+    start = end + 1;
+  }
   const std::string root = "backbone.layers.*.";
   return family.rfind(root, 0) == 0 ? "*." + family.substr(root.size()) : family;
 }
@@ -136,7 +141,8 @@ std::string expert_notes(const calib::QuantizeReport& report) {
                      report::format_count(most), n_unseen);
 }
 
-std::string scale_notes(const std::vector<const calib::ModuleReport*>& modules) {
+std::string scale_notes(const calib::QuantizeReport& report,
+                        const std::vector<const calib::ModuleReport*>& modules) {
   std::map<calib::AmaxSource, std::vector<std::string>> by_source;
   std::string text;
   for (const calib::ModuleReport* module : modules) {
@@ -151,6 +157,15 @@ std::string scale_notes(const std::vector<const calib::ModuleReport*>& modules) 
     text += fmt::format("note: {} input scales {}: {}{}\n", names.size(), what, names.front(),
                         names.size() > 1 ? ", ..." : "");
   };
+  for (const calib::LayerReport& layer : report.layers) {
+    for (const calib::KvReport& kv : layer.kv) {
+      const bool is_defaulted =
+          kv.k.source == calib::AmaxSource::kDefault || kv.v.source == calib::AmaxSource::kDefault;
+      if (is_defaulted) {
+        text += fmt::format("note: the KV scales of {} defaulted, nothing was observed\n", kv.name);
+      }
+    }
+  }
   list(calib::AmaxSource::kOtherExperts, "taken from the layer's other experts");
   list(calib::AmaxSource::kDefault, "defaulted, nothing was observed");
   return text;
@@ -222,7 +237,7 @@ std::string report_tables(const calib::QuantizeReport& report, int width) {
   const std::vector<const calib::ModuleReport*> modules = all_modules(report);
   if (modules.empty()) return "no weight was quantized\n";
   std::string text = family_table(modules, width) + worst_modules(modules) + expert_notes(report) +
-                     scale_notes(modules);
+                     scale_notes(report, modules);
   if (!report.passed_through.empty()) {
     text += fmt::format("passed through untouched: {} tensors ({}, ...)\n",
                         report.passed_through.size(), report.passed_through.front());
