@@ -7,6 +7,8 @@ set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 add_library(vernier_options INTERFACE)
 target_compile_options(vernier_options INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Werror -fno-math-errno>
+  $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-Wno-missing-field-initializers>
+  $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr>
   # Designated initializers leave out members that have defaults.
   $<$<COMPILE_LANGUAGE:CXX>:-Wno-missing-field-initializers>
   # g++ 12 warns of overlapping copies inside std::string where there are none (GCC bug 105651).
@@ -21,8 +23,21 @@ if(VERNIER_SANITIZE)
   target_link_options(vernier_options INTERFACE -fsanitize=address,undefined)
 endif()
 
+if(VERNIER_FUZZ)
+  if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+    message(FATAL_ERROR "VERNIER_FUZZ needs clang: libFuzzer is a part of it. Use the preset fuzz.")
+  endif()
+  # Everything counts its branches for the fuzzer; only a fuzz target links its main().
+  target_compile_options(vernier_options INTERFACE
+    $<$<COMPILE_LANGUAGE:CXX>:-O1 -fsanitize=fuzzer-no-link,address,undefined
+    -fno-sanitize-recover=undefined -fno-omit-frame-pointer>)
+  target_link_options(vernier_options INTERFACE -fsanitize=address,undefined)
+endif()
+
 if(VERNIER_CUDA)
-  set(CMAKE_CUDA_ARCHITECTURES 90a-real 100a-real)
+  # One machine's own: -DVERNIER_CUDA_ARCHITECTURES=90a-real halves the build.
+  set(VERNIER_CUDA_ARCHITECTURES "90a-real;100a-real" CACHE STRING "Architectures of CUDA code")
+  set(CMAKE_CUDA_ARCHITECTURES ${VERNIER_CUDA_ARCHITECTURES})
   enable_language(CUDA)
   set(CMAKE_CUDA_STANDARD 20)
   # CMake 3.25 does not know that nvcc 13 speaks C++20.

@@ -1,4 +1,4 @@
-// Tensors in host memory: row-major, contiguous, little-endian.
+// Tensors in host or device memory: row-major, contiguous, little-endian.
 #pragma once
 
 #include <cstddef>
@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "tensor/device.h"
 #include "tensor/dtype.h"
 
 namespace vernier {
@@ -26,6 +27,7 @@ struct TensorView {
   DType dtype = DType::kF32;
   Shape shape;
   const std::byte* data = nullptr;
+  Device* device = nullptr;  // where `data` points; null: host memory
 
   int64_t size() const { return n_elems(shape); }
   int64_t size_bytes() const { return n_bytes(dtype, shape); }
@@ -43,11 +45,15 @@ struct TensorView {
 class Tensor {
  public:
   Tensor() = default;
-  Tensor(DType dtype, Shape shape);
+  // In host memory, or the device's, which must outlive it.
+  Tensor(DType dtype, Shape shape, Device* device = nullptr);
+  // Takes memory that `device` allocated.
+  static Tensor adopt(DType dtype, Shape shape, Device* device, std::byte* data);
 
   DType dtype() const { return view_.dtype; }
   const Shape& shape() const { return view_.shape; }
   int64_t size() const { return view_.size(); }
+  Device* device() const { return view_.device; }
   std::byte* data() { return data_.get(); }
   const TensorView& view() const { return view_; }
 
@@ -63,10 +69,14 @@ class Tensor {
 
  private:
   struct Free {
+    Device* device;
     void operator()(std::byte* data) const;
   };
-  std::unique_ptr<std::byte, Free> data_;
+  std::unique_ptr<std::byte, Free> data_{nullptr, Free{nullptr}};
   TensorView view_;
 };
+
+// A copy in host (null) or device memory, from wherever the tensor is.
+Tensor to_device(const TensorView& tensor, Device* device);
 
 }  // namespace vernier
