@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "formats/amax_cuda.h"
 #include "formats/bf16.h"
 #include "formats/format.h"
 #include "formats/fp16.h"
@@ -81,6 +82,7 @@ AmaxScan scan(const TensorView& tensor) {
 }  // namespace
 
 AmaxScan scan_amax(const TensorView& weight) {
+  if (weight.device != nullptr) return cuda::scan_amax(weight);
   if (weight.dtype == DType::kBF16) return scan<Bf16Layout>(weight);
   if (weight.dtype == DType::kF16) return scan<Fp16Layout>(weight);
   VERNIER_CHECK(weight.dtype == DType::kF32);

@@ -66,6 +66,7 @@ constinit const Format kBf16Format = {
     .encode = encode,
     .decode_rows = decode_rows,
     .round_input = nullptr,
+    .device_codec = &kBf16DeviceCodec,
 };
 
 }  // namespace vernier::formats

@@ -46,6 +46,7 @@ double Distortion::snr_db() const {
 
 // Rows are summed on their own and then in their order, so that threads do not matter.
 Distortion measure_distortion(const TensorView& weight, const PackedView& packed) {
+  if (weight.device != nullptr) return packed.format->device_codec->distortion(weight, packed);
   const int64_t k = packed.k;
   std::vector<DistortionSums> rows(static_cast<size_t>(k == 0 ? 0 : packed.n));
 #pragma omp parallel if (packed.n * k > kParallelElems)

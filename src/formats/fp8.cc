@@ -1,12 +1,11 @@
 // The registry's row for FP8 per tensor.
 #include "formats/fp8.h"
 
-#include <algorithm>
 #include <vector>
 
-#include "base/check.h"
 #include "formats/bf16_elems.h"
 #include "formats/fp8_cpu.h"
+#include "formats/fp8_rule.h"
 #include "formats/rows.h"
 
 namespace vernier::formats {
@@ -24,7 +23,7 @@ constexpr PlaneSpec kPlanes[] = {
 // Below this many weights a second thread costs more than it saves.
 constexpr int64_t kParallelElems = 1 << 16;
 
-// The squared error of the whole weight for each candidate: row sums, added in the order of rows.
+// The Fp8CandidateLosses of a weight in host memory.
 std::vector<double> candidate_losses(const TensorView& weight, const std::vector<float>& amaxes) {
   const int64_t n = weight.shape[0];
   const int64_t k = weight.shape[1];
@@ -45,29 +44,10 @@ std::vector<double> candidate_losses(const TensorView& weight, const std::vector
   return losses;
 }
 
-// The candidate amax of least loss; of equal ones the first. Candidates are tried in FP32, but the
-// winner is kept in the weight's own type: Model Optimizer stores it where the weight's amax was.
-float search_amax(const TensorView& weight, float amax, const ScaleRule& rule) {
-  std::vector<float> candidates = multiplier_grid(rule);
-  for (float& candidate : candidates) candidate *= amax;
-  const std::vector<double> losses = candidate_losses(weight, candidates);
-  const auto least = std::min_element(losses.begin(), losses.end());
-  return round_to_bf16(candidates[static_cast<size_t>(least - losses.begin())]);
-}
-
-// The sweep of block scales does not apply here: such a rule keeps amax.
-float chosen_amax(const TensorView& weight, const EncodeOptions& options) {
-  float amax = options.global_amax ? *options.global_amax : scan_amax(weight).amax;
-  if (options.rule.method == ScaleMethod::kMultipliers) {
-    amax = search_amax(weight, amax, options.rule);
-  }
-  return storable_amax(amax, kE4m3Max);
-}
-
 PackedTensor encode(const TensorView& weight, const EncodeOptions& options) {
   const int64_t n = weight.shape[0];
   const int64_t k = weight.shape[1];
-  const float scale = scale_from_amax(chosen_amax(weight, options), kE4m3Max, options.arithmetic);
+  const float scale = fp8_scale(weight, options, candidate_losses);
   const float divisor = fp8_weight_divisor(scale, options.arithmetic);
   PackedTensor packed = make_packed(kFp8E4m3Format, n, k);
   packed.plane(PlaneRole::kGlobalScale).as<float>()[0] = scale;
@@ -108,6 +88,7 @@ constinit const Format kFp8E4m3Format = {
     .decode_rows = decode_rows,
     .round_input = round_input,
     .code_max = kE4m3Max,
+    .device_codec = &kFp8DeviceCodec,
 };
 
 }  // namespace vernier::formats

@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <vector>
 
-#include "base/error.h"
 #include "formats/bf16_elems.h"
 #include "formats/nvfp4_cpu.h"
+#include "formats/nvfp4_rule.h"
 #include "formats/nvfp4_search.h"
 #include "formats/rows.h"
 
@@ -30,32 +30,6 @@ constexpr PlaneSpec kPlanes[] = {
 constexpr int64_t kChunkBlocks = 256;
 // Below this many blocks a second thread costs more than it saves.
 constexpr int64_t kParallelBlocks = 4096;
-
-void check_rule(const ScaleRule& rule) {
-  const bool searches = rule.method != ScaleMethod::kMax;
-  if ((searches || rule.four_over_six) && !rule.is_static) {
-    throw Error(ErrorKind::kInvalidArgument,
-                "the nvfp4 rule searches scales or is four-over-six with dynamic block scales; "
-                "expected static ones");
-  }
-  if (rule.method == ScaleMethod::kFp8Sweep && rule.four_over_six) {
-    throw Error(
-        ErrorKind::kInvalidArgument,
-        "the nvfp4 rule has the FP8 sweep and four-over-six; expected one of them, since the "
-        "sweep's candidates are normalized to 448");
-  }
-}
-
-Nvfp4Scaling make_scaling(const TensorView& weight, const EncodeOptions& options) {
-  const float peak = nvfp4_peak(options.rule.four_over_six);
-  const float amax = options.global_amax ? *options.global_amax : scan_amax(weight).amax;
-  const float ga = storable_amax(amax, kE2m1Max * peak);
-  return {.ga = ga,
-          .peak = peak,
-          .global_scale = nvfp4_global_scale(ga, peak, options.arithmetic),
-          .is_static = options.rule.is_static,
-          .arithmetic = options.arithmetic};
-}
 
 // Chooses block scales by the rule; one object serves all threads.
 class BlockScales {
@@ -84,8 +58,8 @@ class BlockScales {
 };
 
 PackedTensor encode(const TensorView& weight, const EncodeOptions& options) {
-  check_rule(options.rule);
-  const Nvfp4Scaling scaling = make_scaling(weight, options);
+  check_nvfp4_rule(options.rule);
+  const Nvfp4Scaling scaling = nvfp4_scaling(weight, options);
   const BlockScales block_scales(options.rule, scaling);
   PackedTensor packed = make_packed(kNvfp4Format, weight.shape[0], weight.shape[1]);
   packed.plane(PlaneRole::kGlobalScale).as<float>()[0] = scaling.global_scale;
@@ -132,6 +106,7 @@ constinit const Format kNvfp4Format = {
     .decode_rows = decode_rows,
     .round_input = round_input,
     .code_max = kE2m1Max,
+    .device_codec = &kNvfp4DeviceCodec,
 };
 
 }  // namespace vernier::formats

@@ -9,4 +9,9 @@ extern const Format kBf16Format;     // bf16_format.cc
 extern const Format kFp8E4m3Format;  // fp8.cc
 extern const Format kNvfp4Format;    // nvfp4.cc
 
+// The codecs on devices: bf16_cuda.cu and so on; codecs_nocuda.cc in a build without CUDA.
+extern const DeviceCodec kBf16DeviceCodec;
+extern const DeviceCodec kFp8DeviceCodec;
+extern const DeviceCodec kNvfp4DeviceCodec;
+
 }  // namespace vernier::formats
