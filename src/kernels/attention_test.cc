@@ -1,5 +1,9 @@
 #include "kernels/attention.h"
 
+#include <limits>
+
+#include "base/error.h"
+#include "formats/e4m3.h"
 #include "kernels/linear.h"
 #include "kernels/reference.h"
 #include "kernels/test_support.h"
@@ -7,43 +11,52 @@
 namespace vernier::kernels {
 namespace {
 
-class Attention : public testing::Test {
+class Attention : public OnEveryTarget {
  protected:
   static void SetUpTestSuite() { configure_host_threads(); }
+
+  // Outputs are weighted means of values of size 1. A score sums head_dim products of size 1 /
+  // sqrt(head_dim) and lies within 10, so its error is below 64 roundoffs; the weight takes it
+  // over, and adds few. With BF16 the weights round once, which moves a mean of values within 5 by
+  // up to 5 roundoffs, and so does the output.
+  double tolerance() const { return 200 * kRoundoff + (is_bf16() ? 10 * roundoff() : 0); }
+
+  Matrix random(int64_t rows, int64_t cols, uint32_t seed, float deviation = 1.0f) const {
+    return rounded(random_matrix(rows, cols, seed, deviation));
+  }
+
+  // One sequence.
+  Matrix attend(const AttentionShape& shape, ConstMatrixView q, ConstMatrixView k,
+                ConstMatrixView v, int64_t first_position) const {
+    const AnyMatrix keys = activation(k);
+    const AnyMatrix values = activation(v);
+    AnyMatrix y = new_output(q.rows, q.cols);
+    const AttentionSequence sequence{0, q.rows, first_position, keys, values};
+    causal_attention(shape, activation(q), {&sequence, 1}, y);
+    return to_host(y);
+  }
 };
+using AttentionOnEveryTarget = Attention;
+VERNIER_ON_EVERY_TARGET(AttentionOnEveryTarget);
 
-// Outputs are weighted means of values of size 1. A score sums head_dim products of size 1 /
-// sqrt(head_dim) and lies within 10, so its error is below 64 roundoffs; the weight takes it over,
-// and adds few.
-constexpr double kTolerance = 200 * kRoundoff;
-
-Matrix attend(const AttentionShape& shape, ConstMatrixView q, ConstMatrixView k, ConstMatrixView v,
-              int64_t first_position) {
-  Matrix y(q.rows, q.cols);
-  causal_attention(shape, q, k, v, first_position, y);
-  return y;
-}
-
-TEST_F(Attention, WorkedByHand) {
+TEST_P(AttentionOnEveryTarget, WorkedByHand) {
   // Equal keys: each token gets the mean of the values so far.
   const AttentionShape shape{.n_heads = 1, .n_kv_heads = 1, .head_dim = 2};
-  const Matrix q = random_matrix(3, 2, 1);
-  const Matrix k(3, 2);
   const Matrix v = matrix_of(3, 2, {3, 0, 5, 2, 1, 7});
-  EXPECT_THAT(attend(shape, q, k, v, 0).values(),
+  EXPECT_THAT(attend(shape, random(3, 2, 1), Matrix(3, 2), v, 0).values(),
               testing::Pointwise(testing::FloatEq(), {3.0f, 0.0f, 4.0f, 1.0f, 3.0f, 3.0f}));
 }
 
-TEST_F(Attention, ScoresAreScaled) {
+TEST_P(AttentionOnEveryTarget, ScoresAreScaled) {
   const AttentionShape shape{.n_heads = 1, .n_kv_heads = 1, .head_dim = 4};
   const Matrix q = matrix_of(1, 4, {2, 0, 0, 0});
   const Matrix k = matrix_of(2, 4, {0, 0, 0, 0, 1, 0, 0, 0});  // scores 0 and 2 / sqrt(4)
   const Matrix v = matrix_of(2, 4, {0, 0, 0, 0, 1, 1, 1, 1});
   const float expected = std::exp(1.0f) / (1 + std::exp(1.0f));
-  EXPECT_FLOAT_EQ(attend(shape, q, k, v, 1).values()[0], expected);
+  EXPECT_NEAR(attend(shape, q, k, v, 1).values()[0], expected, 4 * roundoff());
 }
 
-TEST_F(Attention, AgreesWithReference) {
+TEST_P(AttentionOnEveryTarget, AgreesWithReference) {
   const AttentionShape shapes[] = {
       {.n_heads = 1, .n_kv_heads = 1, .head_dim = 3},
       {.n_heads = 4, .n_kv_heads = 2, .head_dim = 16},
@@ -54,49 +67,130 @@ TEST_F(Attention, AgreesWithReference) {
     for (const int64_t n_tokens : {0, 1, 2, 31, 65}) {
       for (const int64_t first_position : {0, 1, 255, 256, 300}) {
         const int64_t n_keys = first_position + n_tokens + 3;  // a cache longer than needed
-        const Matrix q = random_matrix(n_tokens, shape.n_heads * shape.head_dim, 1);
-        const Matrix k = random_matrix(n_keys, shape.n_kv_heads * shape.head_dim, 2);
-        const Matrix v = random_matrix(n_keys, shape.n_kv_heads * shape.head_dim, 3);
+        const Matrix q = random(n_tokens, shape.n_heads * shape.head_dim, 1);
+        const Matrix k = random(n_keys, shape.n_kv_heads * shape.head_dim, 2);
+        const Matrix v = random(n_keys, shape.n_kv_heads * shape.head_dim, 3);
         Matrix expected(n_tokens, q.cols());
         ref::causal_attention(shape, q, k, v, first_position, expected);
-        expect_near(attend(shape, q, k, v, first_position), expected, kTolerance);
+        expect_near(attend(shape, q, k, v, first_position), expected, tolerance());
       }
     }
   }
 }
 
-// Scores of thousands: the running maximum keeps the exponentials in range. A score of 4000 has an
-// error of a few units of 2^-12, which moves a weight by as much.
-TEST_F(Attention, LargeScoresStayFinite) {
-  const AttentionShape shape{.n_heads = 2, .n_kv_heads = 1, .head_dim = 16};
-  const Matrix q = random_matrix(300, 32, 4, 100.0f);
-  const Matrix k = random_matrix(300, 16, 5, 10.0f);
-  const Matrix v = random_matrix(300, 16, 6);
-  Matrix expected(300, 32);
-  ref::causal_attention(shape, q, k, v, 0, expected);
-  expect_near(attend(shape, q, k, v, 0), expected, 4e-3);
+// The widths that device kernels are built for, whole and padded; 200 tokens fill tiles of both
+// heights.
+TEST_P(AttentionOnEveryTarget, AgreesWithReferenceForWideHeads) {
+  const AttentionShape shapes[] = {
+      {.n_heads = 32, .n_kv_heads = 2, .head_dim = 128},
+      {.n_heads = 4, .n_kv_heads = 4, .head_dim = 64},
+      {.n_heads = 5, .n_kv_heads = 1, .head_dim = 80},
+      {.n_heads = 2, .n_kv_heads = 1, .head_dim = 256},
+      {.n_heads = 2, .n_kv_heads = 2, .head_dim = 131},
+  };
+  for (const AttentionShape& shape : shapes) {
+    for (const int64_t n_tokens : {1, 200}) {
+      const int64_t n_keys = n_tokens + 70;
+      const Matrix q = random(n_tokens, shape.n_heads * shape.head_dim, 1);
+      const Matrix k = random(n_keys, shape.n_kv_heads * shape.head_dim, 2);
+      const Matrix v = random(n_keys, shape.n_kv_heads * shape.head_dim, 3);
+      Matrix expected(n_tokens, q.cols());
+      ref::causal_attention(shape, q, k, v, 70, expected);
+      expect_near(attend(shape, q, k, v, 70), expected, tolerance());
+    }
+  }
 }
 
-TEST_F(Attention, PiecesEqualTheWhole) {
+// Rows enough for the device's tall tiles, whose causal part is many blocks long.
+TEST_P(AttentionOnEveryTarget, AgreesWithReferenceForManyTokens) {
+  const AttentionShape shape{.n_heads = 64, .n_kv_heads = 4, .head_dim = 32};
+  const Matrix q = random(700, 64 * 32, 1);
+  const Matrix k = random(700, 4 * 32, 2);
+  const Matrix v = random(700, 4 * 32, 3);
+  Matrix expected(700, 64 * 32);
+  ref::causal_attention(shape, q, k, v, 0, expected);
+  expect_near(attend(shape, q, k, v, 0), expected, tolerance());
+}
+
+// Few rows over many keys, which a device splits among blocks.
+TEST_P(AttentionOnEveryTarget, AgreesWithReferenceForLongCaches) {
+  const AttentionShape shape{.n_heads = 6, .n_kv_heads = 2, .head_dim = 40};
+  for (const int64_t n_tokens : {1, 30}) {
+    for (const int64_t first_position : {511, 5000}) {
+      const Matrix q = random(n_tokens, 240, 4, 3.0f);
+      const Matrix k = random(first_position + n_tokens, 80, 5);
+      const Matrix v = random(first_position + n_tokens, 80, 6);
+      Matrix expected(n_tokens, 240);
+      ref::causal_attention(shape, q, k, v, first_position, expected);
+      expect_near(attend(shape, q, k, v, first_position), expected, tolerance());
+    }
+  }
+}
+
+// Sequences in any order of rows, with rows between them that are nobody's, some of them empty.
+TEST_P(AttentionOnEveryTarget, ManySequencesInOneCall) {
+  const AttentionShape shape{.n_heads = 6, .n_kv_heads = 2, .head_dim = 24};
+  struct Part {
+    int64_t first_row, n_rows, first_position;
+  };
+  std::vector<Part> parts = {{40, 30, 0}, {0, 1, 900}, {2, 37, 5},
+                             {71, 0, 3},  {72, 70, 1}, {39, 1, 0}};
+  for (int64_t i = 0; i < 70; ++i) parts.push_back({142 + i, 1, i});  // more than a launch takes
+  const Matrix q = random(212, 144, 1);
+  std::vector<AnyMatrix> caches;
+  std::vector<AttentionSequence> sequences;
+  Matrix expected(212, 144);
+  for (const auto& [first_row, n_rows, first_position] : parts) {
+    const int64_t n_keys = first_position + n_rows;
+    const Matrix k = random(n_keys, 48, 2 * caches.size() + 2);
+    const Matrix v = random(n_keys, 48, 2 * caches.size() + 3);
+    ref::causal_attention(shape, q.view().row_range(first_row, n_rows), k, v, first_position,
+                          expected.view().row_range(first_row, n_rows));
+    caches.push_back(activation(k));
+    caches.push_back(activation(v));
+    const size_t n = caches.size();
+    sequences.push_back({first_row, n_rows, first_position, caches[n - 2], caches[n - 1]});
+  }
+  const AnyMatrix queries = activation(q);
+  AnyMatrix y = activation(Matrix(212, 144));
+  causal_attention(shape, queries, sequences, y);
+  expect_near(to_host(y), expected, tolerance());
+  causal_attention(shape, queries, {}, y);
+  expect_near(to_host(y), expected, tolerance());
+}
+
+// Scores of thousands: the running maximum keeps the exponentials in range. A score of 4000 has an
+// error of a few units of 2^-12, which moves a weight by as much.
+TEST_P(AttentionOnEveryTarget, LargeScoresStayFinite) {
+  const AttentionShape shape{.n_heads = 2, .n_kv_heads = 1, .head_dim = 16};
+  const Matrix q = random(300, 32, 4, 100.0f);
+  const Matrix k = random(300, 16, 5, 10.0f);
+  const Matrix v = random(300, 16, 6);
+  Matrix expected(300, 32);
+  ref::causal_attention(shape, q, k, v, 0, expected);
+  expect_near(attend(shape, q, k, v, 0), expected, 4e-3 + tolerance());
+}
+
+TEST_P(AttentionOnEveryTarget, PiecesEqualTheWhole) {
   const AttentionShape shape{.n_heads = 4, .n_kv_heads = 2, .head_dim = 16};
-  const Matrix q = random_matrix(90, 64, 7);
-  const Matrix k = random_matrix(90, 32, 8);
-  const Matrix v = random_matrix(90, 32, 9);
+  const Matrix q = random(90, 64, 7);
+  const Matrix k = random(90, 32, 8);
+  const Matrix v = random(90, 32, 9);
   const Matrix whole = attend(shape, q, k, v, 0);
   for (const int64_t part : {1, 7, 32, 64}) {
     for (int64_t first = 0; first < 90; first += part) {
       const int64_t n = std::min(part, 90 - first);
       const Matrix piece = attend(shape, q.view().row_range(first, n), k, v, first);
-      expect_near(piece, whole.view().row_range(first, n), kTolerance);
+      expect_near(piece, whole.view().row_range(first, n), 2 * tolerance());
     }
   }
 }
 
-TEST_F(Attention, FutureKeysDoNotMatter) {
+TEST_P(AttentionOnEveryTarget, FutureKeysDoNotMatter) {
   const AttentionShape shape{.n_heads = 2, .n_kv_heads = 2, .head_dim = 8};
-  const Matrix q = random_matrix(40, 16, 10);
-  Matrix k = random_matrix(40, 16, 11);
-  Matrix v = random_matrix(40, 16, 12);
+  const Matrix q = random(40, 16, 10);
+  Matrix k = random(40, 16, 11);
+  Matrix v = random(40, 16, 12);
   const Matrix before = attend(shape, q, k, v, 0);
   for (float& value : k.view().row(30)) value += 5;
   for (float& value : v.view().row(30)) value += 5;
@@ -105,23 +199,133 @@ TEST_F(Attention, FutureKeysDoNotMatter) {
   EXPECT_NE(flat(before.view().row_range(30, 1)), flat(after.view().row_range(30, 1)));
 }
 
-TEST_F(Attention, MayOverwriteItsQueries) {
-  const AttentionShape shape{.n_heads = 4, .n_kv_heads = 2, .head_dim = 8};
-  Matrix wide = random_matrix(70, 50, 13);  // q inside a wider matrix
-  const MatrixView q = wide.view().col_range(5, 32);
-  const Matrix k = random_matrix(70, 16, 14);
-  const Matrix v = random_matrix(70, 16, 15);
-  const Matrix expected = attend(shape, q, k, v, 0);
-  causal_attention(shape, q, k, v, 0, q);
-  EXPECT_EQ(flat(q), flat(expected));
+TEST_P(AttentionOnEveryTarget, RowsBeyondTheSequenceAreNotRead) {
+  const AttentionShape shape{.n_heads = 2, .n_kv_heads = 1, .head_dim = 16};
+  const Matrix q = random(5, 32, 10);
+  const Matrix k = random(25, 16, 11);
+  const Matrix v = random(25, 16, 12);
+  Matrix long_k(100, 16), long_v(100, 16);
+  for (float& value : long_k.values()) value = std::nanf("");
+  for (float& value : long_v.values()) value = std::numeric_limits<float>::infinity();
+  std::copy(k.values().begin(), k.values().end(), long_k.values().begin());
+  std::copy(v.values().begin(), v.values().end(), long_v.values().begin());
+  EXPECT_EQ(flat(attend(shape, q, long_k, long_v, 20)), flat(attend(shape, q, k, v, 20)));
 }
 
-TEST_F(Attention, DoesNotDependOnThreads) {
+TEST_P(AttentionOnEveryTarget, MayOverwriteItsQueries) {
+  for (const int64_t first_col : {5, 8}) {  // not aligned to 16 bytes, and aligned
+    const AttentionShape shape{.n_heads = 4, .n_kv_heads = 2, .head_dim = 8};
+    const Matrix wide = random(70, 56, 13);  // q inside a wider matrix
+    const ConstMatrixView q = wide.view().col_range(first_col, 32);
+    const Matrix k = random(70, 16, 14);
+    const Matrix v = random(70, 16, 15);
+    const Matrix expected = attend(shape, q, k, v, 0);
+    AnyMatrix in_place = activation(wide);
+    const AnyMatrixView inside = in_place.view().col_range(first_col, 32);
+    const AnyMatrix keys = activation(k);
+    const AnyMatrix values = activation(v);
+    const AttentionSequence sequence{0, 70, 0, keys, values};
+    causal_attention(shape, inside, {&sequence, 1}, inside);
+    const Matrix after = to_host(in_place);
+    EXPECT_EQ(flat(after.view().col_range(first_col, 32)), flat(expected));
+    EXPECT_EQ(flat(after.view().col_range(0, first_col)),
+              flat(wide.view().col_range(0, first_col)));
+    EXPECT_EQ(flat(after.view().col_range(first_col + 32, 24 - first_col)),
+              flat(wide.view().col_range(first_col + 32, 24 - first_col)));
+  }
+}
+
+// Keys and values side by side in rows of a wider cache, at even and odd places.
+TEST_P(AttentionOnEveryTarget, CachesMayBeStrided) {
+  const AttentionShape shape{.n_heads = 4, .n_kv_heads = 2, .head_dim = 16};
+  const Matrix q = random(50, 64, 16);
+  const Matrix cache = random(60, 80, 17);
+  for (const int64_t first_col : {0, 3, 16}) {
+    const ConstMatrixView k = cache.view().col_range(first_col, 32);
+    const ConstMatrixView v = cache.view().col_range(first_col + 32, 32);
+    Matrix expected(50, 64);
+    ref::causal_attention(shape, q, k, v, 10, expected);
+    const AnyMatrix there = activation(cache);
+    AnyMatrix y = new_output(50, 64);
+    const AttentionSequence sequence{0, 50, 10, there.view().col_range(first_col, 32),
+                                     there.view().col_range(first_col + 32, 32)};
+    causal_attention(shape, activation(q), {&sequence, 1}, y);
+    expect_near(to_host(y), expected, tolerance());
+  }
+}
+
+TEST_P(AttentionOnEveryTarget, ReadsCachesOfCodes) {
+  if (device() == nullptr) GTEST_SKIP() << "host caches are FP32";
+  const AttentionShape shapes[] = {
+      {.n_heads = 8, .n_kv_heads = 2, .head_dim = 128, .k_scale = 0.3f, .v_scale = 1.7f},
+      {.n_heads = 3, .n_kv_heads = 3, .head_dim = 20, .k_scale = 2.0f, .v_scale = 0.5f},
+      {.n_heads = 16, .n_kv_heads = 1, .head_dim = 64},
+      {.n_heads = 2, .n_kv_heads = 1, .head_dim = 256},
+  };
+  const auto coded = [&](ConstMatrixView values) {
+    AnyMatrix codes(values.rows, values.cols, DType::kF8E4M3, nullptr);
+    uint8_t* code = codes.view().as<uint8_t>();
+    for (const float value : flat(values)) *code++ = formats::float_to_e4m3(value);
+    AnyMatrix there(values.rows, values.cols, DType::kF8E4M3, device());
+    copy_matrix(codes, there);
+    return there;
+  };
+  const auto decoded = [](ConstMatrixView values, float scale) {
+    Matrix result(values.rows, values.cols);
+    float* to = result.values().data();
+    for (const float value : flat(values)) {
+      *to++ = formats::e4m3_to_float(formats::float_to_e4m3(value)) * scale;
+    }
+    return result;
+  };
+  for (const AttentionShape& shape : shapes) {
+    for (const int64_t first_position : {0, 30, 2000}) {
+      const int64_t n_tokens = first_position == 2000 ? 2 : 90;
+      const int64_t n_keys = first_position + n_tokens;
+      const Matrix q = random(n_tokens, shape.n_heads * shape.head_dim, 18);
+      const Matrix k = random_matrix(n_keys, shape.n_kv_heads * shape.head_dim, 19);
+      const Matrix v = random_matrix(n_keys, shape.n_kv_heads * shape.head_dim, 20);
+      Matrix expected(n_tokens, q.cols());
+      ref::causal_attention(shape, q, decoded(k, shape.k_scale), decoded(v, shape.v_scale),
+                            first_position, expected);
+      const AnyMatrix keys = coded(k);
+      const AnyMatrix values = coded(v);
+      AnyMatrix y = new_output(n_tokens, q.cols());
+      const AttentionSequence sequence{0, n_tokens, first_position, keys, values};
+      causal_attention(shape, activation(q), {&sequence, 1}, y);
+      // Scores grow with k_scale to 20 at most, values with v_scale.
+      expect_near(to_host(y), expected, 2 * std::max(1.0f, shape.v_scale) * tolerance());
+    }
+  }
+}
+
+TEST_P(AttentionOnEveryTarget, RepeatsItselfBitForBit) {
+  const AttentionShape shape{.n_heads = 16, .n_kv_heads = 1, .head_dim = 64};
+  const Matrix q = random(3, 1024, 21);
+  const Matrix k = random(3000, 64, 22);
+  const Matrix v = random(3000, 64, 23);
+  const Matrix once = attend(shape, q, k, v, 2997);
+  EXPECT_EQ(flat(attend(shape, q, k, v, 2997)), flat(once));
+}
+
+TEST_P(AttentionOnEveryTarget, RefusesHeadsTooWideForADevice) {
+  if (device() == nullptr) GTEST_SKIP() << "the host takes any width";
+  const AttentionShape shape{.n_heads = 1, .n_kv_heads = 1, .head_dim = 257};
+  const Matrix q(1, 257);
+  EXPECT_THROW(attend(shape, q, q, q, 0), Error);
+}
+
+TEST(AttentionOnTheHost, DoesNotDependOnThreads) {
   const AttentionShape shape{.n_heads = 4, .n_kv_heads = 2, .head_dim = 16};
   const Matrix q = random_matrix(150, 64, 16);
   const Matrix k = random_matrix(150, 32, 17);
   const Matrix v = random_matrix(150, 32, 18);
-  expect_thread_count_independent([&] { return flat(attend(shape, q, k, v, 0)); });
+  const AttentionSequence sequence{0, 150, 0, k, v};
+  expect_thread_count_independent([&] {
+    Matrix y(150, 64);
+    causal_attention(shape, q, {&sequence, 1}, y);
+    return flat(y);
+  });
 }
 
 using AttentionDeathTest = CheckDeathTest;
@@ -129,9 +333,13 @@ using AttentionDeathTest = CheckDeathTest;
 TEST_F(AttentionDeathTest, ChecksShapes) {
   const AttentionShape shape{.n_heads = 2, .n_kv_heads = 1, .head_dim = 4};
   Matrix q(3, 8);
-  Matrix k(4, 4);
-  EXPECT_DEATH(causal_attention(shape, q, k, k, 2, q), "first_position");
-  EXPECT_DEATH(causal_attention({3, 2, 4}, q, k, k, 0, q), "n_kv_heads");
+  const Matrix k(4, 4);
+  const AttentionSequence too_long{0, 3, 2, k, k};
+  const AttentionSequence fitting{0, 3, 0, k, k};
+  const AttentionSequence outside{1, 3, 0, k, k};
+  EXPECT_DEATH(causal_attention(shape, q, {&too_long, 1}, q), "n_keys");
+  EXPECT_DEATH(causal_attention(shape, q, {&outside, 1}, q), "all_within");
+  EXPECT_DEATH(causal_attention({3, 2, 4}, q, {&fitting, 1}, q), "n_kv_heads");
 }
 
 }  // namespace

@@ -1,14 +1,13 @@
-// The host implementation of every op. Callers use the ops' own headers, whose entry points check
-// the arguments and come here.
+// The host implementation of every op: FP32, one sequence at a time. Callers use the ops' own
+// headers, whose entry points check the arguments and come here.
 #pragma once
 
 #include "kernels/attention.h"
-#include "kernels/causal_conv.h"
-#include "kernels/elementwise.h"
+#include "kernels/host_scan.h"
 #include "kernels/linear.h"
 #include "kernels/log_softmax.h"
-#include "kernels/rms_norm.h"
 #include "kernels/router.h"
+#include "kernels/score.h"
 #include "kernels/ssm_scan.h"
 
 namespace vernier::kernels::cpu {
@@ -21,18 +20,20 @@ void gated_group_norm(ConstMatrixView x, ConstMatrixView gate, std::span<const f
                       int64_t n_groups, float eps, MatrixView y);
 
 void squared_relu(MatrixView x);
-void softplus_dt(MatrixView dt, std::span<const float> bias, float low, float high);
-void scatter_add_rows(ConstMatrixView x, std::span<const int32_t> rows,
-                      std::span<const float> scale, MatrixView y);
+void softplus_dt(ConstMatrixView raw, std::span<const float> bias, float low, float high,
+                 MatrixView dt);
 void gather_rows(ConstMatrixView x, std::span<const int32_t> rows, MatrixView y);
 void add(ConstMatrixView x, MatrixView y);
+// max(amax, max |x|), compared as bit patterns.
+float larger_amax(float amax, ConstMatrixView x);
+void round_input(const formats::Format& format, float scale, MatrixView x);
 
 void causal_conv_silu(ConstMatrixView x, ConstMatrixView weight, std::span<const float> bias,
                       MatrixView history, MatrixView y);
 
-void ssm_scan_chunked(const SsmShape& shape, const SsmInputs& inputs, MatrixView state,
+void ssm_scan_chunked(const SsmShape& shape, const HostScanInputs& inputs, MatrixView state,
                       MatrixView y);
-void ssm_scan_recurrent(const SsmShape& shape, const SsmInputs& inputs, MatrixView state,
+void ssm_scan_recurrent(const SsmShape& shape, const HostScanInputs& inputs, MatrixView state,
                         MatrixView y);
 
 void causal_attention(const AttentionShape& shape, ConstMatrixView q, ConstMatrixView k,
@@ -40,11 +41,16 @@ void causal_attention(const AttentionShape& shape, ConstMatrixView q, ConstMatri
 
 Routing route(const RouterShape& shape, ConstMatrixView logits,
               std::span<const float> correction_bias);
+ExpertGroups group_by_expert(const Routing& routing, int64_t n_experts);
+void combine_experts(ConstMatrixView outputs, int64_t first, const ExpertGroups& groups,
+                     const Routing& routing, MatrixView r);
 
 void linear(ConstMatrixView x, const formats::PackedView& weight, MatrixView y);
 void linear(ConstMatrixView x, ConstMatrixView weight, MatrixView y);
 void embed(std::span<const int32_t> ids, const formats::PackedView& weight, MatrixView y);
 
+void score_logits(ConstMatrixView base, ConstMatrixView logits, std::span<const int32_t> targets,
+                  std::span<TokenScore> scores);
 double log_sum_exp(std::span<const float> logits);
 double kl_divergence(std::span<const float> p_logits, std::span<const float> q_logits);
 int64_t argmax(std::span<const float> values);

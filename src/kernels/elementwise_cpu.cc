@@ -1,5 +1,6 @@
 // Pointwise maps over activations on the host: bound by memory, so plain loops, rows in parallel.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "kernels/cpu.h"
@@ -28,22 +29,14 @@ void squared_relu(MatrixView x) {
   });
 }
 
-void softplus_dt(MatrixView dt, std::span<const float> bias, float low, float high) {
+void softplus_dt(ConstMatrixView raw, std::span<const float> bias, float low, float high,
+                 MatrixView dt) {
   for_each_row(dt.rows, dt.cols, [&](int64_t t) {
-    float* row = dt.row(t).data();
+    const float* from = raw.row(t).data();
+    float* to = dt.row(t).data();
     for (int64_t h = 0; h < dt.cols; ++h) {
-      row[h] = std::clamp(softplus(row[h] + bias[h]), low, high);
+      to[h] = std::clamp(softplus(from[h] + bias[h]), low, high);
     }
-  });
-}
-
-void scatter_add_rows(ConstMatrixView x, std::span<const int32_t> rows,
-                      std::span<const float> scale, MatrixView y) {
-  for_each_row(x.rows, x.cols, [&](int64_t i) {
-    const float* from = x.row(i).data();
-    float* to = y.row(rows[i]).data();
-    const float factor = scale[i];
-    for (int64_t c = 0; c < x.cols; ++c) to[c] += factor * from[c];
   });
 }
 
@@ -58,6 +51,30 @@ void add(ConstMatrixView x, MatrixView y) {
     float* to = y.row(t).data();
     for (int64_t c = 0; c < x.cols; ++c) to[c] += from[c];
   });
+}
+
+// Magnitudes of floats order as their bit patterns do, and NaN and infinity are the largest of all.
+float larger_amax(float amax, ConstMatrixView x) {
+  uint32_t largest = std::bit_cast<uint32_t>(amax);
+#pragma omp parallel for reduction(max : largest) schedule(static)
+  for (int64_t row = 0; row < x.rows; ++row) {
+    uint32_t row_largest = 0;
+    for (float value : x.row(row)) {
+      row_largest = std::max(row_largest, std::bit_cast<uint32_t>(value) & 0x7FFFFFFFu);
+    }
+    largest = std::max(largest, row_largest);
+  }
+  return std::bit_cast<float>(largest);
+}
+
+void round_input(const formats::Format& format, float scale, MatrixView x) {
+  constexpr int64_t kRowsAtOnce = 16;
+  const int64_t n_blocks = (x.rows + kRowsAtOnce - 1) / kRowsAtOnce;
+#pragma omp parallel for schedule(static) if (n_blocks > 1)
+  for (int64_t block = 0; block < n_blocks; ++block) {
+    const int64_t first = block * kRowsAtOnce;
+    format.round_input(x.row_range(first, std::min(kRowsAtOnce, x.rows - first)), scale);
+  }
 }
 
 }  // namespace vernier::kernels::cpu

@@ -15,22 +15,13 @@ void squared_relu(MatrixView x) {
   }
 }
 
-void softplus_dt(MatrixView dt, std::span<const float> bias, float low, float high) {
+void softplus_dt(ConstMatrixView raw, std::span<const float> bias, float low, float high,
+                 MatrixView dt) {
   for (int64_t t = 0; t < dt.rows; ++t) {
     for (int64_t h = 0; h < dt.cols; ++h) {
-      const double s = double{dt.row(t)[h]} + bias[h];
+      const double s = double{raw.row(t)[h]} + bias[h];
       const double softplus = s > 20 ? s : std::log1p(std::exp(s));
       dt.row(t)[h] = std::clamp(static_cast<float>(softplus), low, high);
-    }
-  }
-}
-
-void scatter_add_rows(ConstMatrixView x, std::span<const int32_t> rows,
-                      std::span<const float> scale, MatrixView y) {
-  for (int64_t i = 0; i < x.rows; ++i) {
-    for (int64_t c = 0; c < x.cols; ++c) {
-      float& sum = y.row(rows[i])[c];
-      sum = static_cast<float>(sum + double{scale[i]} * x.row(i)[c]);
     }
   }
 }

@@ -61,7 +61,7 @@ void bench_linear(benchmark::State& state, const formats::Format* format) {
   const Matrix weight = random_matrix(n, k);
   const formats::PackedTensor packed = packed_weight(*format, weight);
   Matrix y(n_tokens, n);
-  const auto ours = [&] { linear(x, packed.view(), y); };
+  const auto ours = [&] { linear(x, packed.view(), {}, y); };
   const auto openblas = [&] {
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, static_cast<int>(n_tokens),
                 static_cast<int>(n), static_cast<int>(k), 1, x.values().data(), static_cast<int>(k),
@@ -93,7 +93,8 @@ void bench_attention(benchmark::State& state) {
   const Matrix k = random_matrix(n_keys, 128);
   const Matrix v = random_matrix(n_keys, 128);
   Matrix y(n_tokens, 256);
-  for (auto _ : state) causal_attention(shape, q, k, v, n_keys - n_tokens, y);
+  const AttentionSequence sequence{0, n_tokens, n_keys - n_tokens, k, v};
+  for (auto _ : state) causal_attention(shape, q, {&sequence, 1}, y);
   const double n_scores = static_cast<double>(n_tokens) *
                           (static_cast<double>(n_keys) - static_cast<double>(n_tokens - 1) / 2);
   per_second(state, "FLOP", n_scores * 4 * 256);
@@ -113,8 +114,9 @@ void bench_scan(benchmark::State& state) {
   const std::vector<float> a(8, -1.0f);
   Matrix ssm_state(512, 64);
   Matrix y(n_tokens, 512);
+  const ScanSequence sequence{0, n_tokens, ssm_state};
   for (auto _ : state) {
-    kScan(shape, {.x = x, .b = b, .c = b, .dt = dt, .a = a, .d = a}, ssm_state, y);
+    kScan(shape, {.x = x, .b = b, .c = b, .dt = dt, .a = a, .d = a}, {&sequence, 1}, y);
   }
   per_second(state, "tokens", static_cast<double>(n_tokens));
 }
@@ -125,7 +127,8 @@ void bench_conv(benchmark::State& state) {
   const Matrix weight = random_matrix(1024, 4);
   Matrix history(3, 1024);
   Matrix y(n_tokens, 1024);
-  for (auto _ : state) causal_conv_silu(x, weight, {}, history, y);
+  const ConvSequence sequence{0, n_tokens, history};
+  for (auto _ : state) causal_conv_silu(x, weight, {}, {&sequence, 1}, y);
   state.SetBytesProcessed(state.iterations() * n_tokens * 1024 * 8);
 }
 

@@ -1,24 +1,37 @@
-// y = x W^T for a weight in any registered format, decoded tile by tile on its way into the
-// product.
+// y = x W^T for weights in any registered format.
 #pragma once
 
+#include <span>
+
 #include "formats/format.h"
-#include "tensor/matrix.h"
+#include "tensor/any_matrix.h"
 
 namespace vernier::kernels {
 
-// x: [tokens, k], y: [tokens, n], overwritten; distinct. The weight may be packed in any format
-// (bf16 included). FP32 accumulation. Work is split into tiles of the output that the shapes alone
-// decide, so that the result does not depend on the number of threads; it may differ in rounding
-// between 64 tokens and 65, where the method changes. Allocates one tile of decoded weights a
-// thread, kept between calls.
-void linear(ConstMatrixView x, const formats::PackedView& weight, MatrixView y);
+// How a linear rounds its input, as a serving kernel would. Null format: not at all.
+struct InputRule {
+  const formats::Format* format = nullptr;
+  float scale = 0;
+};
 
-// The same for an FP32 weight [n, k] (the router's).
-void linear(ConstMatrixView x, ConstMatrixView weight, MatrixView y);
+// x: [tokens, k], y: [tokens, n], overwritten; distinct. FP32 accumulation.
+//
+// Host: all FP32. The weight is decoded tile by tile on its way into the product. Work is split
+// into tiles of the output that the shapes alone decide, so that the result does not depend on the
+// number of threads; it may differ in rounding between 64 tokens and 65, where the method changes.
+// Allocates one tile of decoded weights a thread, kept between calls.
+//
+// Device: x and y each BF16 or FP32. The product runs in the device's compute type; an FP8 weight
+// with an FP8 input rule runs as FP8 codes where the compute type is BF16.
+void linear(ConstAnyMatrixView x, const formats::PackedView& weight, const InputRule& rule,
+            AnyMatrixView y);
 
-// Rows of an embedding: y[i] = W[ids[i]]. y: [ids.size(), k]. REQUIRES: 0 <= ids[i] < weight.n.
-void embed(std::span<const int32_t> ids, const formats::PackedView& weight, MatrixView y);
+// The same for an FP32 weight [n, k], in FP32 on every device (the router's). y is FP32.
+void linear(ConstAnyMatrixView x, ConstAnyMatrixView weight, AnyMatrixView y);
+
+// Rows of an embedding: y[i] = W[ids[i]]. ids in host memory. y: FP32 [ids.size(), k]. REQUIRES: 0
+// <= ids[i] < weight.n.
+void embed(std::span<const int32_t> ids, const formats::PackedView& weight, AnyMatrixView y);
 
 // Keeps the host's BLAS to one thread inside our parallel regions. Called once by whoever starts
 // work.

@@ -2,12 +2,11 @@
 // tests; contracts are those of the op's own header.
 #pragma once
 
+#include <vector>
+
 #include "kernels/attention.h"
-#include "kernels/causal_conv.h"
-#include "kernels/elementwise.h"
+#include "kernels/host_scan.h"
 #include "kernels/linear.h"
-#include "kernels/log_softmax.h"
-#include "kernels/rms_norm.h"
 #include "kernels/router.h"
 #include "kernels/ssm_scan.h"
 
@@ -18,9 +17,8 @@ void gated_group_norm(ConstMatrixView x, ConstMatrixView gate, std::span<const f
                       int64_t n_groups, float eps, MatrixView y);
 
 void squared_relu(MatrixView x);
-void softplus_dt(MatrixView dt, std::span<const float> bias, float low, float high);
-void scatter_add_rows(ConstMatrixView x, std::span<const int32_t> rows,
-                      std::span<const float> scale, MatrixView y);
+void softplus_dt(ConstMatrixView raw, std::span<const float> bias, float low, float high,
+                 MatrixView dt);
 void gather_rows(ConstMatrixView x, std::span<const int32_t> rows, MatrixView y);
 void add(ConstMatrixView x, MatrixView y);
 
@@ -28,14 +26,18 @@ void causal_conv_silu(ConstMatrixView x, ConstMatrixView weight, std::span<const
                       MatrixView history, MatrixView y);
 
 // The recurrence; the chunked form is the same function.
-void ssm_scan_recurrent(const SsmShape& shape, const SsmInputs& inputs, MatrixView state,
+void ssm_scan_recurrent(const SsmShape& shape, const HostScanInputs& inputs, MatrixView state,
                         MatrixView y);
 
 void causal_attention(const AttentionShape& shape, ConstMatrixView q, ConstMatrixView k,
                       ConstMatrixView v, int64_t first_position, MatrixView y);
 
-Routing route(const RouterShape& shape, ConstMatrixView logits,
-              std::span<const float> correction_bias);
+struct Choice {
+  std::vector<int32_t> experts;  // as Routing's
+  std::vector<float> weights;
+};
+Choice route(const RouterShape& shape, ConstMatrixView logits,
+             std::span<const float> correction_bias);
 
 void linear(ConstMatrixView x, const formats::PackedView& weight, MatrixView y);
 void linear(ConstMatrixView x, ConstMatrixView weight, MatrixView y);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 #include "kernels/cpu.h"
@@ -70,6 +71,7 @@ void route_token(const RouterShape& shape, std::span<const float> logits,
   }
   if (shape.top_groups < shape.n_groups) mask_weak_groups(shape, work);
   select_top(work.biased, experts);
+  std::sort(experts.begin(), experts.end());
   float sum = 1e-20f;
   for (const int32_t expert : experts) sum += work.scores[expert];
   const float factor = shape.normalize ? shape.scale / sum : shape.scale;
@@ -84,18 +86,57 @@ Routing route(const RouterShape& shape, ConstMatrixView logits,
               std::span<const float> correction_bias) {
   Routing routing;
   routing.top_k = shape.top_k;
-  routing.experts.resize(static_cast<size_t>(logits.rows * shape.top_k));
-  routing.weights.resize(routing.experts.size());
+  routing.experts = Vector<int32_t>(logits.rows * shape.top_k, nullptr);
+  routing.weights = Vector<float>(logits.rows * shape.top_k, nullptr);
+  const std::span<int32_t> experts = routing.experts.view().host();
+  const std::span<float> weights = routing.weights.view().host();
 #pragma omp parallel for schedule(static) if (logits.rows * logits.cols >= kMinParallelElems)
   for (int64_t t = 0; t < logits.rows; ++t) {
     thread_local Workspace work;
     const size_t first = static_cast<size_t>(t * shape.top_k);
     const size_t n = static_cast<size_t>(shape.top_k);
-    route_token(shape, logits.row(t), correction_bias, work,
-                std::span(routing.experts).subspan(first, n),
-                std::span(routing.weights).subspan(first, n));
+    route_token(shape, logits.row(t), correction_bias, work, experts.subspan(first, n),
+                weights.subspan(first, n));
   }
   return routing;
+}
+
+// A counting sort.
+ExpertGroups group_by_expert(const Routing& routing, int64_t n_experts) {
+  const std::span<const int32_t> experts = routing.experts.view().host();
+  ExpertGroups groups{.begin = std::vector<int64_t>(static_cast<size_t>(n_experts) + 1),
+                      .tokens = Vector<int32_t>(routing.experts.size(), nullptr),
+                      .places = Vector<int32_t>(routing.experts.size(), nullptr)};
+  for (const int32_t expert : experts) ++groups.begin[static_cast<size_t>(expert) + 1];
+  std::partial_sum(groups.begin.begin(), groups.begin.end(), groups.begin.begin());
+  std::vector<int64_t> next = groups.begin;
+  const std::span<int32_t> tokens = groups.tokens.view().host();
+  const std::span<int32_t> places = groups.places.view().host();
+  for (size_t pair = 0; pair < experts.size(); ++pair) {
+    const int64_t place = next[static_cast<size_t>(experts[pair])]++;
+    tokens[static_cast<size_t>(place)] =
+        static_cast<int32_t>(static_cast<int64_t>(pair) / routing.top_k);
+    places[pair] = static_cast<int32_t>(place);
+  }
+  return groups;
+}
+
+// A row of r is one thread's.
+void combine_experts(ConstMatrixView outputs, int64_t first, const ExpertGroups& groups,
+                     const Routing& routing, MatrixView r) {
+  const std::span<const int32_t> places = groups.places.view().host();
+  const std::span<const float> weights = routing.weights.view().host();
+#pragma omp parallel for schedule(static) if (outputs.rows * outputs.cols >= kMinParallelElems)
+  for (int64_t token = 0; token < r.rows; ++token) {
+    float* to = r.row(token).data();
+    for (int64_t pair = token * routing.top_k; pair < (token + 1) * routing.top_k; ++pair) {
+      const int64_t row = places[static_cast<size_t>(pair)] - first;
+      if (row < 0 || row >= outputs.rows) continue;
+      const float* from = outputs.row(row).data();
+      const float weight = weights[static_cast<size_t>(pair)];
+      for (int64_t c = 0; c < r.cols; ++c) to[c] += weight * from[c];
+    }
+  }
 }
 
 }  // namespace vernier::kernels::cpu

@@ -35,9 +35,9 @@ void mask_weak_groups(const RouterShape& shape, std::span<float> scores) {
 
 }  // namespace
 
-Routing route(const RouterShape& shape, ConstMatrixView logits,
-              std::span<const float> correction_bias) {
-  Routing routing{shape.top_k, {}, {}};
+Choice route(const RouterShape& shape, ConstMatrixView logits,
+             std::span<const float> correction_bias) {
+  Choice choice;
   for (int64_t t = 0; t < logits.rows; ++t) {
     std::vector<float> scores;
     std::vector<float> biased;
@@ -46,16 +46,18 @@ Routing route(const RouterShape& shape, ConstMatrixView logits,
       biased.push_back(scores.back() + correction_bias[e]);
     }
     mask_weak_groups(shape, biased);
-    const auto order = ranking(biased);
+    auto order = ranking(biased);
+    order.resize(static_cast<size_t>(shape.top_k));
+    std::sort(order.begin(), order.end());
     double sum = 1e-20;
     for (int64_t rank = 0; rank < shape.top_k; ++rank) sum += scores[order[rank]];
     for (int64_t rank = 0; rank < shape.top_k; ++rank) {
       const double weight = shape.normalize ? scores[order[rank]] / sum : scores[order[rank]];
-      routing.experts.push_back(order[rank]);
-      routing.weights.push_back(static_cast<float>(weight * shape.scale));
+      choice.experts.push_back(order[rank]);
+      choice.weights.push_back(static_cast<float>(weight * shape.scale));
     }
   }
-  return routing;
+  return choice;
 }
 
 }  // namespace vernier::kernels::ref

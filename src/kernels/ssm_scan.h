@@ -1,4 +1,4 @@
-// The Mamba-2 state-space scan of one sequence, carrying its state between calls.
+// The Mamba-2 state-space scan of several sequences, each carrying its state between calls.
 //
 // Per head h of group g = h / (n_heads / n_groups), in FP32:
 //   S <- exp(dt A) S + dt x (outer) B;   y = S C + D x,   with S in R^{head_dim x state_dim}.
@@ -6,7 +6,7 @@
 
 #include <span>
 
-#include "tensor/matrix.h"
+#include "tensor/any_matrix.h"
 
 namespace vernier::kernels {
 
@@ -19,23 +19,32 @@ struct SsmShape {
 };
 
 struct SsmInputs {
-  ConstMatrixView x;         // [tokens, n_heads * head_dim], after convolution and SiLU
-  ConstMatrixView b;         // [tokens, n_groups * state_dim]
-  ConstMatrixView c;         // [tokens, n_groups * state_dim]
-  ConstMatrixView dt;        // [tokens, n_heads], after softplus and clamp
-  std::span<const float> a;  // [n_heads], negative: -exp(A_log)
-  std::span<const float> d;  // [n_heads]
+  ConstAnyMatrixView x;       // [tokens, n_heads * head_dim], after convolution and SiLU
+  ConstAnyMatrixView b;       // [tokens, n_groups * state_dim]
+  ConstAnyMatrixView c;       // [tokens, n_groups * state_dim]
+  ConstAnyMatrixView dt;      // [tokens, n_heads], FP32, after softplus and clamp
+  VectorView<const float> a;  // [n_heads], negative: -exp(A_log)
+  VectorView<const float> d;  // [n_heads]
 };
 
-// state: [n_heads * head_dim, state_dim], read and overwritten. y: [tokens, n_heads * head_dim],
-// distinct from the inputs. The chunked form for prefill; the same values as the recurrence to FP32
-// rounding:
-//   y_l = sum_{s<=l} exp(c_l - c_s) (C_l . B_s) dt_s x_s + exp(c_l) S C_l + D x_l,  c_l = sum dt A.
-void ssm_scan_chunked(const SsmShape& shape, const SsmInputs& inputs, MatrixView state,
-                      MatrixView y);
+// Rows [first_row, first_row + n_rows) are a sequence's next tokens. state: FP32 [n_heads *
+// head_dim, state_dim], read and overwritten.
+struct ScanSequence {
+  int64_t first_row;
+  int64_t n_rows;
+  AnyMatrixView state;
+};
 
-// The recurrence, for decoding one or a few tokens.
-void ssm_scan_recurrent(const SsmShape& shape, const SsmInputs& inputs, MatrixView state,
-                        MatrixView y);
+// y: [tokens, n_heads * head_dim], distinct from the inputs; x, b, c and y of one type (device:
+// BF16 or FP32). The chunked form for prefill; the same values as the recurrence to FP32 rounding:
+//   y_l = sum_{s<=l} exp(c_l - c_s) (C_l . B_s) dt_s x_s + exp(c_l) S C_l + D x_l,  c_l = sum dt A.
+// With BF16 the factors of matrix products are rounded to BF16, sums, decays and the state are
+// FP32.
+void ssm_scan_chunked(const SsmShape& shape, const SsmInputs& inputs,
+                      std::span<const ScanSequence> sequences, AnyMatrixView y);
+
+// The recurrence, for decoding one or a few tokens. FP32 arithmetic whatever the types.
+void ssm_scan_recurrent(const SsmShape& shape, const SsmInputs& inputs,
+                        std::span<const ScanSequence> sequences, AnyMatrixView y);
 
 }  // namespace vernier::kernels

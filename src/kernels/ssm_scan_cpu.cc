@@ -100,8 +100,8 @@ void scan_chunk(const HeadChunk& chunk, Workspace& work, MatrixView state, Matri
 }
 
 // Some heads of one group, through all chunks.
-void scan_heads(const SsmShape& shape, const SsmInputs& inputs, int64_t group, int64_t first_head,
-                int64_t n_heads, MatrixView state, MatrixView y) {
+void scan_heads(const SsmShape& shape, const HostScanInputs& inputs, int64_t group,
+                int64_t first_head, int64_t n_heads, MatrixView state, MatrixView y) {
   thread_local Workspace work;
   const int64_t chunk_tokens = std::min(shape.chunk, kMaxChunk);
   for (int64_t first = 0; first < inputs.x.rows; first += chunk_tokens) {
@@ -131,7 +131,7 @@ void scan_heads(const SsmShape& shape, const SsmInputs& inputs, int64_t group, i
 
 }  // namespace
 
-void ssm_scan_chunked(const SsmShape& shape, const SsmInputs& inputs, MatrixView state,
+void ssm_scan_chunked(const SsmShape& shape, const HostScanInputs& inputs, MatrixView state,
                       MatrixView y) {
   const int64_t heads_per_group = shape.n_heads / shape.n_groups;
   const int64_t units_per_group = (heads_per_group + kUnitHeads - 1) / kUnitHeads;
@@ -144,7 +144,7 @@ void ssm_scan_chunked(const SsmShape& shape, const SsmInputs& inputs, MatrixView
   }
 }
 
-void ssm_scan_recurrent(const SsmShape& shape, const SsmInputs& inputs, MatrixView state,
+void ssm_scan_recurrent(const SsmShape& shape, const HostScanInputs& inputs, MatrixView state,
                         MatrixView y) {
   const int64_t heads_per_group = shape.n_heads / shape.n_groups;
   const int64_t n_tokens = inputs.x.rows;

@@ -5,7 +5,7 @@
 
 namespace vernier::kernels::ref {
 
-void ssm_scan_recurrent(const SsmShape& shape, const SsmInputs& inputs, MatrixView state,
+void ssm_scan_recurrent(const SsmShape& shape, const HostScanInputs& inputs, MatrixView state,
                         MatrixView y) {
   for (int64_t row = 0; row < state.rows; ++row) {  // one row of one head's state
     const int64_t head = row / shape.head_dim;

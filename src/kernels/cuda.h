@@ -1,0 +1,56 @@
+// The CUDA implementation of every op, as cpu.h is the host's. Callers use the ops' own headers,
+// whose entry points check the arguments and come here. A build without CUDA has cuda_nocuda.cc
+// instead.
+#pragma once
+
+#include "kernels/attention.h"
+#include "kernels/causal_conv.h"
+#include "kernels/elementwise.h"
+#include "kernels/grouped_linear.h"
+#include "kernels/linear.h"
+#include "kernels/rms_norm.h"
+#include "kernels/router.h"
+#include "kernels/score.h"
+#include "kernels/ssm_scan.h"
+
+namespace vernier::kernels::cuda {
+
+void rms_norm(ConstAnyMatrixView x, VectorView<const float> weight, float eps, AnyMatrixView y);
+void gated_group_norm(ConstAnyMatrixView x, ConstAnyMatrixView gate, VectorView<const float> weight,
+                      int64_t n_groups, float eps, AnyMatrixView y);
+
+void squared_relu(AnyMatrixView x);
+void softplus_dt(ConstAnyMatrixView raw, VectorView<const float> bias, float low, float high,
+                 AnyMatrixView dt);
+void gather_rows(ConstAnyMatrixView x, VectorView<const int32_t> rows, AnyMatrixView y);
+void add(ConstAnyMatrixView x, AnyMatrixView y);
+void accumulate_amax(ConstAnyMatrixView x, VectorView<float> amax);
+
+void causal_conv_silu(ConstAnyMatrixView x, ConstAnyMatrixView weight, VectorView<const float> bias,
+                      std::span<const ConvSequence> sequences, AnyMatrixView y);
+
+void ssm_scan_chunked(const SsmShape& shape, const SsmInputs& inputs,
+                      std::span<const ScanSequence> sequences, AnyMatrixView y);
+void ssm_scan_recurrent(const SsmShape& shape, const SsmInputs& inputs,
+                        std::span<const ScanSequence> sequences, AnyMatrixView y);
+
+void causal_attention(const AttentionShape& shape, ConstAnyMatrixView q,
+                      std::span<const AttentionSequence> sequences, AnyMatrixView y);
+
+Routing route(const RouterShape& shape, ConstAnyMatrixView logits,
+              VectorView<const float> correction_bias);
+ExpertGroups group_by_expert(const Routing& routing, int64_t n_experts);
+void combine_experts(ConstAnyMatrixView outputs, int64_t first, const ExpertGroups& groups,
+                     const Routing& routing, AnyMatrixView r);
+
+void linear(ConstAnyMatrixView x, const formats::PackedView& weight, const InputRule& rule,
+            AnyMatrixView y);
+void linear(ConstAnyMatrixView x, ConstAnyMatrixView weight, AnyMatrixView y);
+void grouped_linear(ConstAnyMatrixView x, std::span<const int64_t> begin,
+                    std::span<const GroupWeight> groups, AnyMatrixView y);
+void embed(std::span<const int32_t> ids, const formats::PackedView& weight, AnyMatrixView y);
+
+void score_logits(ConstAnyMatrixView base, ConstAnyMatrixView logits,
+                  std::span<const int32_t> targets, std::span<TokenScore> scores);
+
+}  // namespace vernier::kernels::cuda

@@ -1,0 +1,65 @@
+// A build without CUDA: no matrix lives on a device, so none of this can be reached; open_device
+// has said so before.
+#include "kernels/cuda.h"
+
+#include "base/check.h"
+
+namespace vernier::kernels::cuda {
+
+void rms_norm(ConstAnyMatrixView, VectorView<const float>, float, AnyMatrixView) {
+  VERNIER_CHECK(false);
+}
+void gated_group_norm(ConstAnyMatrixView, ConstAnyMatrixView, VectorView<const float>, int64_t,
+                      float, AnyMatrixView) {
+  VERNIER_CHECK(false);
+}
+void squared_relu(AnyMatrixView) { VERNIER_CHECK(false); }
+void softplus_dt(ConstAnyMatrixView, VectorView<const float>, float, float, AnyMatrixView) {
+  VERNIER_CHECK(false);
+}
+void gather_rows(ConstAnyMatrixView, VectorView<const int32_t>, AnyMatrixView) {
+  VERNIER_CHECK(false);
+}
+void add(ConstAnyMatrixView, AnyMatrixView) { VERNIER_CHECK(false); }
+void accumulate_amax(ConstAnyMatrixView, VectorView<float>) { VERNIER_CHECK(false); }
+void causal_conv_silu(ConstAnyMatrixView, ConstAnyMatrixView, VectorView<const float>,
+                      std::span<const ConvSequence>, AnyMatrixView) {
+  VERNIER_CHECK(false);
+}
+void ssm_scan_chunked(const SsmShape&, const SsmInputs&, std::span<const ScanSequence>,
+                      AnyMatrixView) {
+  VERNIER_CHECK(false);
+}
+void ssm_scan_recurrent(const SsmShape&, const SsmInputs&, std::span<const ScanSequence>,
+                        AnyMatrixView) {
+  VERNIER_CHECK(false);
+}
+void causal_attention(const AttentionShape&, ConstAnyMatrixView, std::span<const AttentionSequence>,
+                      AnyMatrixView) {
+  VERNIER_CHECK(false);
+}
+Routing route(const RouterShape&, ConstAnyMatrixView, VectorView<const float>) {
+  VERNIER_CHECK(false);
+}
+ExpertGroups group_by_expert(const Routing&, int64_t) { VERNIER_CHECK(false); }
+void combine_experts(ConstAnyMatrixView, int64_t, const ExpertGroups&, const Routing&,
+                     AnyMatrixView) {
+  VERNIER_CHECK(false);
+}
+void linear(ConstAnyMatrixView, const formats::PackedView&, const InputRule&, AnyMatrixView) {
+  VERNIER_CHECK(false);
+}
+void linear(ConstAnyMatrixView, ConstAnyMatrixView, AnyMatrixView) { VERNIER_CHECK(false); }
+void grouped_linear(ConstAnyMatrixView, std::span<const int64_t>, std::span<const GroupWeight>,
+                    AnyMatrixView) {
+  VERNIER_CHECK(false);
+}
+void embed(std::span<const int32_t>, const formats::PackedView&, AnyMatrixView) {
+  VERNIER_CHECK(false);
+}
+void score_logits(ConstAnyMatrixView, ConstAnyMatrixView, std::span<const int32_t>,
+                  std::span<TokenScore>) {
+  VERNIER_CHECK(false);
+}
+
+}  // namespace vernier::kernels::cuda

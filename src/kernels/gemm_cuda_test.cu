@@ -1,0 +1,149 @@
+// The plans of products: what a search finds is kept, in the process and on disk.
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "base/file.h"
+#include "base/testing.h"
+#include "formats/bf16.h"
+#include "formats/e4m3.h"
+#include "kernels/gemm_cuda.h"
+#include "kernels/gemm_plans_cuda.h"
+#include "kernels/gemm_search_cuda.h"
+
+namespace vernier::kernels::cuda {
+namespace {
+
+bool same(const Algorithm& a, const Algorithm& b) { return std::memcmp(&a, &b, sizeof a) == 0; }
+
+class GemmPlansTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (n_devices() == 0) GTEST_SKIP() << "no CUDA device";
+    setenv("XDG_CACHE_HOME", cache_.path().c_str(), 1);
+    device_ = open_device({});
+  }
+  void TearDown() override { unsetenv("XDG_CACHE_HOME"); }
+
+  // [rows, cols] of random codes of the type, all finite.
+  AnyMatrix operand(int64_t rows, int64_t cols, DType dtype) const {
+    std::mt19937 engine(static_cast<uint32_t>(rows));
+    std::normal_distribution<float> normal;
+    AnyMatrix host(rows, cols, dtype, nullptr);
+    for (int64_t index = 0; index < rows * cols; ++index) {
+      if (dtype == DType::kBF16) {
+        host.view().as<uint16_t>()[index] = formats::float_to_bf16(normal(engine));
+      } else {
+        host.view().as<uint8_t>()[index] = formats::float_to_e4m3(normal(engine));
+      }
+    }
+    AnyMatrix there(rows, cols, dtype, device_.get());
+    copy_matrix(host, there);
+    return there;
+  }
+
+  TemporaryDirectory cache_;
+  std::unique_ptr<Device> device_;
+};
+
+TEST(ProductShapeTest, BucketsRoundUp) {
+  const auto bucket = [](int64_t m) {
+    const Product product{.x = {nullptr, m, 64, 64, DType::kBF16, nullptr},
+                          .weight = {nullptr, 32, 64, 64, DType::kBF16, nullptr},
+                          .y = {nullptr, m, 32, 32, DType::kBF16, nullptr}};
+    return ProductShape(product).bucket().m;
+  };
+  EXPECT_EQ(bucket(1), 1);
+  EXPECT_EQ(bucket(3), 4);
+  EXPECT_EQ(bucket(100), 128);
+  EXPECT_EQ(bucket(129), 256);
+  EXPECT_EQ(bucket(768), 768);
+  EXPECT_EQ(bucket(1000), 1024);
+  EXPECT_EQ(bucket(8192), 8192);
+  EXPECT_EQ(bucket(8193), 9216);
+}
+
+TEST_F(GemmPlansTest, ASearchIsKeptOnDisk) {
+  const AnyMatrix x = operand(1024, 1024, DType::kBF16);
+  const AnyMatrix weight = operand(1024, 1024, DType::kBF16);
+  AnyMatrix y(1024, 1024, DType::kBF16, device_.get());
+  const Product product{.x = x, .weight = weight, .y = y};
+  GemmPlans plans(*device_);
+  const auto found = plans.find(product);
+  ASSERT_TRUE(found);
+  EXPECT_TRUE(same(*found, *plans.find(product)));
+  const std::string text = read_file(plans.path());
+  EXPECT_NE(text.find("BF16 BF16 m 1024 n 1024 k 1024"), text.npos) << text;
+  // Another process, which searches nothing: its file does not change.
+  GemmPlans others(*device_);
+  EXPECT_TRUE(same(*found, *others.find(product)));
+  EXPECT_EQ(read_file(plans.path()), text);
+  // Another m of the bucket takes the same.
+  const Product shorter{
+      .x = x.view().row_range(0, 1000), .weight = weight, .y = y.view().row_range(0, 1000)};
+  EXPECT_TRUE(others.find(shorter));
+  EXPECT_EQ(read_file(plans.path()), text);
+}
+
+TEST_F(GemmPlansTest, ADamagedAlgorithmIsSearchedAgain) {
+  const AnyMatrix x = operand(1024, 1024, DType::kF8E4M3);
+  AnyMatrix y(1024, 1024, DType::kBF16, device_.get());
+  const Product product{.x = x, .weight = x, .y = y};
+  GemmPlans plans(*device_);
+  ASSERT_TRUE(plans.find(product));
+  std::string damaged = read_file(plans.path());
+  char& digit = damaged[damaged.find("algorithm\": \"") + 20];
+  digit = digit == '1' ? '2' : '1';
+  write_file(plans.path(), damaged);
+  EXPECT_TRUE(GemmPlans(*device_).find(product));
+  EXPECT_NE(read_file(plans.path()), damaged);
+}
+
+TEST_F(GemmPlansTest, SmallProductsAreNotSearched) {
+  const AnyMatrix x = operand(16, 64, DType::kBF16);
+  AnyMatrix y(16, 16, DType::kF32, device_.get());
+  GemmPlans plans(*device_);
+  ASSERT_TRUE(plans.find({.x = x, .weight = x, .y = y}));
+  EXPECT_FALSE(std::filesystem::exists(plans.path()));
+}
+
+TEST_F(GemmPlansTest, ProductsRepeatBitForBit) {
+  for (const DType dtype : {DType::kBF16, DType::kF8E4M3}) {
+    const AnyMatrix x = operand(300, 4096, dtype);
+    const AnyMatrix weight = operand(512, 4096, dtype);
+    const auto run = [&] {
+      AnyMatrix y(300, 512, DType::kF32, device_.get());
+      multiply({.x = x, .weight = weight, .y = y, .alpha = 0.25f});
+      const Matrix found = to_host(y);
+      return std::vector<float>(found.values().begin(), found.values().end());
+    };
+    EXPECT_EQ(run(), run());
+  }
+}
+
+TEST_F(GemmPlansTest, NeighboursAreOtherAlgorithmsThatGiveTheSameProduct) {
+  const AnyMatrix x = operand(256, 512, DType::kBF16);
+  AnyMatrix y(256, 256, DType::kF32, device_.get());
+  LtLibrary library(*device_);
+  const LtProduct product(library, {.x = x, .weight = x, .y = y});
+  const std::vector<Algorithm> choices = product.heuristics(1);
+  ASSERT_FALSE(choices.empty());
+  const Algorithm first = choices[0];
+  ASSERT_TRUE(product.queue(first) == CUBLAS_STATUS_SUCCESS);
+  const Matrix expected = to_host(y);
+  for (const Algorithm& other : neighbours(product, first)) {
+    EXPECT_FALSE(same(other, first));
+    if (product.queue(other) != CUBLAS_STATUS_SUCCESS) continue;
+    const Matrix found = to_host(y);
+    // Sums of 512 products of normal numbers, added in another order.
+    for (size_t i = 0; i < found.values().size(); ++i) {
+      ASSERT_NEAR(found.values()[i], expected.values()[i], 1e-3);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace vernier::kernels::cuda

@@ -1,0 +1,63 @@
+// Which of cuBLASLt's algorithms computes which product. Large products search once (gemm_search)
+// and remember the answer, here and on disk (plan_file.h); small ones take the library's first
+// choice.
+#pragma once
+
+#include <compare>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "kernels/lt_product_cuda.h"
+#include "kernels/plan_file.h"
+
+namespace vernier::kernels::cuda {
+
+// What the choice of an algorithm depends on.
+struct ProductShape {
+  DType operand_dtype;
+  DType y_dtype;
+  int64_t m, n, k;
+  int64_t x_stride, weight_stride, y_stride;
+  int x_alignment, weight_alignment, y_alignment;
+  bool fast_accumulation;
+
+  explicit ProductShape(const Product& product);
+  auto operator<=>(const ProductShape&) const = default;
+
+  double n_flops() const;
+  // With m rounded up. Experts get another number of tokens in every batch, while the best
+  // algorithm changes slowly with m: shapes of one bucket share theirs.
+  ProductShape bucket() const;
+  std::string text() const;
+};
+
+// One a device: device->state<GemmPlans>().
+class GemmPlans {
+ public:
+  explicit GemmPlans(Device& device);
+
+  // The algorithm of a product, the same in every call of the process. Absent where the library has
+  // none. The first product of a bucket may run many times here, overwriting its y.
+  std::optional<Algorithm> find(const Product& product);
+
+  LtLibrary& library() { return library_; }
+  std::filesystem::path path() const { return plan_path(machine_); }
+  // Off: the library's first choice everywhere, for tests and comparisons.
+  void set_searching(bool is_searching) { is_searching_ = is_searching; }
+
+ private:
+  std::optional<Algorithm> choose(const LtProduct& product, const ProductShape& shape);
+  std::optional<Algorithm> searched(const LtProduct& product, const ProductShape& bucket);
+  std::optional<Algorithm> first_of_bucket(const LtProduct& product, const ProductShape& bucket);
+  bool is_worth_searching(const ProductShape& bucket) const;
+
+  LtLibrary& library_;
+  bool is_searching_ = true;
+  std::string machine_;
+  PlanTable stored_;                                 // by bucket, what the file holds
+  std::map<ProductShape, Algorithm> first_choices_;  // by bucket, where none is stored
+  std::map<ProductShape, std::optional<Algorithm>> plans_;
+};
+
+}  // namespace vernier::kernels::cuda

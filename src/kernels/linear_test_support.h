@@ -1,0 +1,103 @@
+// What the tests of linear and grouped_linear share: weights, rules and the bound of a product.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "formats/format.h"
+#include "kernels/linear.h"
+#include "kernels/reference.h"
+#include "kernels/test_support.h"
+
+namespace vernier::kernels {
+
+inline Matrix decoded(const formats::PackedView& weight) {
+  Matrix rows(weight.n, weight.k);
+  weight.format->decode_rows(weight, 0, weight.n, rows.values().data());
+  return rows;
+}
+
+inline Matrix magnitudes(ConstMatrixView matrix) {
+  Matrix result(matrix.rows, matrix.cols);
+  std::ranges::transform(flat(matrix), result.values().begin(),
+                         [](float v) { return std::abs(v); });
+  return result;
+}
+
+inline Tensor bf16_weight(int64_t n, int64_t k, uint32_t seed) {
+  const Matrix values = random_matrix(n, k, seed, 0.5f);
+  Tensor tensor(DType::kBF16, {n, k});
+  std::ranges::transform(values.values(), tensor.as<uint16_t>().begin(), formats::float_to_bf16);
+  return tensor;
+}
+
+// A copy there of the planes that a device wants there.
+inline formats::PackedTensor to_device(const formats::PackedView& packed, Device* device) {
+  formats::PackedTensor copy{.format = packed.format, .n = packed.n, .k = packed.k, .planes = {}};
+  for (const formats::PlaneSpec& plane : packed.format->planes) {
+    const bool stays = plane.role == formats::PlaneRole::kGlobalScale;
+    copy.plane(plane.role) = vernier::to_device(packed.plane(plane.role), stays ? nullptr : device);
+  }
+  return copy;
+}
+
+// The format's own rule for these inputs; none where it has none.
+inline InputRule rule_for(const formats::Format& format, ConstMatrixView x) {
+  if (format.input_divisor == 0) return {};
+  float amax = 0;
+  for (const float value : flat(x)) amax = std::max(amax, std::abs(value));
+  return {&format, amax > 0 ? amax / format.input_divisor : 1.0f};
+}
+
+inline Matrix rounded_by(const InputRule& rule, ConstMatrixView x) {
+  Matrix copy(x.rows, x.cols);
+  copy_matrix(x, copy);
+  if (rule.format != nullptr) rule.format->round_input(copy, rule.scale);
+  return copy;
+}
+
+// How far a product may be from the reference's: `of_magnitudes` times sum |x| |w|, then one
+// rounding of the output.
+struct ProductBound {
+  double of_magnitudes;
+  double roundoff;
+};
+
+// k products in FP32, in any order of summation: (k + 1) u. Decoded weights, rounded inputs and the
+// scales' product, which the reference and a device round at different places, add a unit each.
+inline double fp32_sums(int64_t k) { return static_cast<double>(k + 5) * kRoundoff; }
+// BF16 tensor cores multiply exactly and add in FP32, but cut sums off instead of rounding them:
+// twice that.
+inline double bf16_sums(int64_t k) { return 2 * fp32_sums(k); }
+// FP8 tensor cores cut each product and the sum so far off at 2^-13 of the largest of the 32 that
+// they add at once. With the random values here no product is beyond an eighth of sum |x| |w| where
+// k is 32 or more; below that it is one step, whose sum is the result.
+inline double fp8_sums(int64_t k) {
+  return bf16_sums(k) + static_cast<double>(k + 32) * (k < 32 ? 0x1p-13 : 0x1p-16);
+}
+
+inline void expect_product(ConstMatrixView found, ConstMatrixView x, ConstMatrixView weight,
+                           ProductBound bound) {
+  Matrix expected(found.rows, found.cols);
+  Matrix size(found.rows, found.cols);
+  ref::linear(x, weight, expected);
+  ref::linear(magnitudes(x), magnitudes(weight), size);
+  for (int64_t t = 0; t < found.rows; ++t) {
+    for (int64_t n = 0; n < found.cols; ++n) {
+      const double want = expected.view().row(t)[n];
+      const double sum = bound.of_magnitudes * size.view().row(t)[n];
+      ASSERT_NEAR(found.row(t)[n], want, sum + bound.roundoff * (std::abs(want) + sum))
+          << "token " << t << ", output " << n;
+    }
+  }
+}
+
+// The bound for a product of this format there, with an output of this type.
+inline ProductBound product_bound(bool is_bf16, bool is_fp8, int64_t k, DType y_dtype) {
+  return {.of_magnitudes = is_fp8    ? fp8_sums(k)
+                           : is_bf16 ? bf16_sums(k)
+                                     : fp32_sums(k),
+          .roundoff = y_dtype == DType::kBF16 ? 0x1p-8 : kRoundoff};
+}
+
+}  // namespace vernier::kernels
