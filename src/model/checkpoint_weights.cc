@@ -151,8 +151,8 @@ void read_input_rule(const Module& module, const io::Checkpoint& checkpoint, Lin
                 fmt::format("{}: tensor '{}' belongs to a weight in {}, which has no input rule",
                             checkpoint.file_of(name).string(), name, weight.packed.format->name));
   }
-  weight.input_format = weight.packed.format;
-  weight.input_scale = read_scale(checkpoint, name);
+  weight.input.format = weight.packed.format;
+  weight.input.scale = read_scale(checkpoint, name);
 }
 
 bool is_packed_kind(const Module& module) {

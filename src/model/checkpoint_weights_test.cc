@@ -138,16 +138,16 @@ TEST_F(CheckpointTest, DetectsFormatsFromTheirPlanes) {
   EXPECT_EQ(weights.linear(module("lm_head")).packed.format->name, "bf16");
   EXPECT_EQ(weights.linear(module("backbone.embeddings")).packed.format->name, "bf16");
   // Without an input_scale the input is not rounded.
-  EXPECT_EQ(weights.linear(module(kQProj)).input_format, nullptr);
+  EXPECT_EQ(weights.linear(module(kQProj)).input.format, nullptr);
 }
 
 TEST_F(CheckpointTest, AnInputScaleIsAnInputRule) {
   pack_q_proj();
   set_scalar(std::string(kQProj) + ".input_scale", 0.125f, {1});
   const LinearWeight weight = CheckpointWeights(write(), nullptr).linear(module(kQProj));
-  ASSERT_NE(weight.input_format, nullptr);
-  EXPECT_EQ(weight.input_format->name, "nvfp4");
-  EXPECT_EQ(weight.input_scale, 0.125f);
+  ASSERT_NE(weight.input.format, nullptr);
+  EXPECT_EQ(weight.input.format->name, "nvfp4");
+  EXPECT_EQ(weight.input.scale, 0.125f);
 }
 
 TEST_F(CheckpointTest, RefusesScalesThatAreNotPositive) {

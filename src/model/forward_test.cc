@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "kernels/attention.h"
-#include "kernels/elementwise.h"
 #include "kernels/log_softmax.h"
 #include "model/stored_model.h"
 #include "model/test_network.h"
@@ -35,7 +34,7 @@ TEST_P(GoldenForward, TwoSequencesTogether) {
   Network network = this->network(2);
   const std::vector<int64_t> n_tokens = {75, 75};
   const Matrix logits =
-      network.forward(ids_, n_tokens, nullptr, [&](int layer, ConstMatrixView hidden) {
+      network.forward(ids_, n_tokens, nullptr, [&](int layer, ConstAnyMatrixView hidden) {
         const std::string name = "hidden." + std::to_string(layer);
         expect_close(hidden, golden_.matrix(name), name);
       });
@@ -108,7 +107,7 @@ TEST_P(GoldenForward, StatesTakeTheBytesThatThePlanCounts) {
   network.forward(std::span(ids_).first(75));
   for (size_t layer = 0; layer < stored_.model->tree().layers().size(); ++layer) {
     EXPECT_EQ(network.state(layer, 0).size_bytes(),
-              stored_.model->state_bytes(static_cast<int>(layer), 75));
+              stored_.model->state_bytes(static_cast<int>(layer), 75, nullptr));
   }
 }
 
@@ -143,8 +142,7 @@ class RepackedWeights : public WeightSource {
     weight.packed = packed->view();
     weight.owner = packed;
     if (format_.input_divisor > 0) {
-      weight.input_format = &format_;
-      weight.input_scale = 4 / format_.input_divisor;
+      weight.input = {&format_, 4 / format_.input_divisor};
     }
     return weight;
   }
@@ -199,18 +197,13 @@ TEST_P(EveryFormat, AttentionReadsRoundedKeysAndValues) {
   const formats::Format& format = *GetParam();
   if (format.input_divisor == 0) GTEST_SKIP() << "no rule for a cache";
   struct Watch : SiteHook {
-    void on_input(const Module& linear, ConstMatrixView x) override {
-      if (linear.name.ends_with("q_proj")) u = copy(x);
-      if (linear.name.ends_with("o_proj")) attended = copy(x);
+    void on_input(const Module& linear, ConstAnyMatrixView x) override {
+      if (linear.name.ends_with("q_proj")) u = to_host(x);
+      if (linear.name.ends_with("o_proj")) attended = to_host(x);
     }
-    void on_kv(const AttentionSite&, ConstMatrixView new_k, ConstMatrixView new_v) override {
-      k = copy(new_k);
-      v = copy(new_v);
-    }
-    static Matrix copy(ConstMatrixView x) {
-      Matrix copied(x.rows, x.cols);
-      kernels::add(x, copied);
-      return copied;
+    void on_kv(const AttentionSite&, ConstAnyMatrixView new_k, ConstAnyMatrixView new_v) override {
+      k = to_host(new_k);
+      v = to_host(new_v);
     }
     Matrix u, k, v, attended;
   } watch;
@@ -229,8 +222,8 @@ TEST_P(EveryFormat, AttentionReadsRoundedKeysAndValues) {
   format.round_input(watch.k, rule.k_scale);
   format.round_input(watch.v, rule.v_scale);
   EXPECT_NE(first_key, watch.k.view().row(0)[0]);
-  kernels::causal_attention({.n_heads = 4, .n_kv_heads = 1, .head_dim = 32}, q, watch.k, watch.v, 0,
-                            q);
+  const kernels::AttentionSequence sequence{0, 75, 0, watch.k, watch.v};
+  kernels::causal_attention({.n_heads = 4, .n_kv_heads = 1, .head_dim = 32}, q, {&sequence, 1}, q);
   expect_equal(watch.attended, q, "attention's output");
 }
 
@@ -241,7 +234,7 @@ INSTANTIATE_TEST_SUITE_P(Registry, EveryFormat, ::testing::ValuesIn(formats::all
 struct CountingHook : SiteHook {
   explicit CountingHook(int64_t extra_experts) : extra_experts(extra_experts) {}
 
-  void on_input(const Module& linear, ConstMatrixView x) override {
+  void on_input(const Module& linear, ConstAnyMatrixView x) override {
     EXPECT_EQ(x.cols, linear.k);
     tokens_seen[linear.name] += x.rows;
   }

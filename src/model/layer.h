@@ -6,7 +6,7 @@
 #include <span>
 
 #include "model/site_hook.h"
-#include "tensor/matrix.h"
+#include "tensor/any_matrix.h"
 
 namespace vernier::model {
 
@@ -17,7 +17,7 @@ class LayerState {
   virtual int64_t size_bytes() const = 0;
 };
 
-// One loaded layer: h <- h + mixer(norm(h)).
+// One loaded layer, on the device of its weights: h <- h + mixer(norm(h)).
 class Layer {
  public:
   virtual ~Layer() = default;
@@ -25,10 +25,10 @@ class Layer {
   // The state of an empty sequence.
   virtual std::unique_ptr<LayerState> new_state() const = 0;
 
-  // Runs the next tokens of several sequences. `hidden` [sum of n_tokens, hidden_size] holds the
-  // sequences one after another and is updated in place; states[i] belongs to sequence i, which has
-  // n_tokens[i] tokens here. Prefill and decoding are the same call. `hook` may be null.
-  virtual void forward(MatrixView hidden, std::span<const int64_t> n_tokens,
+  // Runs the next tokens of several sequences. `hidden` FP32 [sum of n_tokens, hidden_size] holds
+  // the sequences one after another and is updated in place; states[i] belongs to sequence i, which
+  // has n_tokens[i] tokens here. Prefill and decoding are the same call. `hook` may be null.
+  virtual void forward(AnyMatrixView hidden, std::span<const int64_t> n_tokens,
                        std::span<const std::unique_ptr<LayerState>> states,
                        SiteHook* hook) const = 0;
 };

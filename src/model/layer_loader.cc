@@ -30,7 +30,11 @@ LinearSite LayerLoader::linear(std::string_view name) const {
   return LinearSite(*module, weights_.linear(*module));
 }
 
-std::vector<float> LayerLoader::values(std::string_view tensor) const {
+Vector<float> LayerLoader::values(std::string_view tensor) const {
+  return Vector<float>(host_values(tensor), device());
+}
+
+std::vector<float> LayerLoader::host_values(std::string_view tensor) const {
   const TensorSpec& wanted = spec(tensor);
   const TensorView view = weights_.tensor(wanted);
   if (!is_float(view.dtype)) {
@@ -44,12 +48,11 @@ std::vector<float> LayerLoader::values(std::string_view tensor) const {
   return values;
 }
 
-Matrix LayerLoader::matrix(std::string_view tensor) const {
+AnyMatrix LayerLoader::matrix(std::string_view tensor) const {
   const int64_t n_rows = spec(tensor).shape[0];
-  const std::vector<float> elems = values(tensor);
-  Matrix matrix(n_rows, static_cast<int64_t>(elems.size()) / n_rows);
-  std::ranges::copy(elems, matrix.values().begin());
-  return matrix;
+  const std::vector<float> elems = host_values(tensor);
+  const int64_t n_cols = std::ssize(elems) / n_rows;
+  return to_device(ConstMatrixView(elems.data(), n_rows, n_cols), device());
 }
 
 const TensorSpec& LayerLoader::spec(std::string_view tensor) const {

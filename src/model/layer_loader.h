@@ -1,5 +1,5 @@
-// What an architecture loads a layer's parts with: linears as their source stores them, small
-// tensors converted to FP32 whatever the file holds.
+// What an architecture loads a layer's parts with, all on the weights' device: linears as their
+// source stores them, small tensors converted to FP32 whatever the file holds.
 #pragma once
 
 #include <string>
@@ -21,11 +21,13 @@ class LayerLoader {
   bool has_tensor(std::string_view name) const;
   // REQUIRES: a linear of the tree.
   LinearSite linear(std::string_view module) const;
+  Device* device() const { return weights_.device(); }
   // All elements of a tensor, in order. Throws Corrupt unless it is BF16, F16 or F32. REQUIRES: a
   // tensor of the tree.
-  std::vector<float> values(std::string_view tensor) const;
+  Vector<float> values(std::string_view tensor) const;
+  std::vector<float> host_values(std::string_view tensor) const;
   // The same as a matrix: the first dimension by all others.
-  Matrix matrix(std::string_view tensor) const;
+  AnyMatrix matrix(std::string_view tensor) const;
 
  private:
   const TensorSpec& spec(std::string_view tensor) const;

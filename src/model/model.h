@@ -11,7 +11,7 @@
 #include "model/layer.h"
 #include "model/module.h"
 #include "model/weight_source.h"
-#include "tensor/matrix.h"
+#include "tensor/any_matrix.h"
 
 namespace vernier::model {
 
@@ -28,15 +28,19 @@ class Model {
   // Weights of linear modules that take part in one token: routed experts count top_k of their
   // number.
   virtual int64_t active_weights() const = 0;
-  // Bytes that a layer's state takes after n_tokens tokens of one sequence.
-  virtual int64_t state_bytes(int layer, int64_t n_tokens) const = 0;
+  // Bytes that a layer's state takes there after n_tokens tokens of one sequence.
+  virtual int64_t state_bytes(int layer, int64_t n_tokens, const Device* device) const = 0;
+
+  // The most that a layer allocates besides weights, states and its input while n_tokens tokens run
+  // through it on `device`, at most piece_tokens(device) of them at once. Grows with n_tokens.
+  virtual int64_t scratch_bytes(int layer, int64_t n_tokens, const Device* device) const = 0;
 
   // Throws the source's errors, and Corrupt for a tensor of the wrong shape or dtype. The model and
   // the weights must outlive the layer, which reads linear weights where the source keeps them.
   virtual std::unique_ptr<Layer> load_layer(int layer, const WeightSource& weights) const = 0;
-  // normed = final norm of hidden [tokens, hidden_size], the head's input.
-  virtual void final_norm(ConstMatrixView hidden, const WeightSource& weights,
-                          MatrixView normed) const = 0;
+  // normed = final norm of hidden [tokens, hidden_size], the head's input; on the weights' device.
+  virtual void final_norm(ConstAnyMatrixView hidden, const WeightSource& weights,
+                          AnyMatrixView normed) const = 0;
 };
 
 // The architecture that config["model_type"] names. `origin` names the file in errors. Throws

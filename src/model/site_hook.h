@@ -6,19 +6,21 @@
 #include <span>
 
 #include "model/module.h"
-#include "tensor/matrix.h"
+#include "tensor/any_matrix.h"
 
 namespace vernier::model {
 
-// Every method is called from the thread that runs the forward pass.
+// Every method is called from the thread that runs the forward pass. Matrices are where the layer
+// runs; on a device they are valid for work queued there before the method returns.
 class SiteHook {
  public:
   virtual ~SiteHook() = default;
 
   // The input of a linear, before any rounding. x: [tokens, k], of an expert only its own tokens.
-  virtual void on_input(const Module& /*linear*/, ConstMatrixView /*x*/) {}
+  virtual void on_input(const Module& /*linear*/, ConstAnyMatrixView /*x*/) {}
   // New keys and values before any rounding. k, v: [tokens, kv heads * head_dim].
-  virtual void on_kv(const AttentionSite& /*site*/, ConstMatrixView /*k*/, ConstMatrixView /*v*/) {}
+  virtual void on_kv(const AttentionSite& /*site*/, ConstAnyMatrixView /*k*/,
+                     ConstAnyMatrixView /*v*/) {}
   // How many tokens the router sent to each of a layer's experts in this call (true routing).
   virtual void on_routing(int /*layer*/, std::span<const int64_t> /*tokens_per_expert*/) {}
   // Experts a token should visit for statistics only, in an extra pass whose output is dropped; at

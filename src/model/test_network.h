@@ -49,8 +49,10 @@ class GoldenFile {
 
 // The golden values come from FP32 products in another order of summation through six to fourteen
 // layers: an error of 2e-4 of the value, or of the residual stream's unit size where values cancel.
-inline void expect_close(ConstMatrixView actual, ConstMatrixView expected,
+inline void expect_close(ConstAnyMatrixView found, ConstMatrixView expected,
                          const std::string& what) {
+  const Matrix copy = to_host(found);
+  const ConstMatrixView actual = copy;
   ASSERT_EQ(actual.rows, expected.rows) << what;
   ASSERT_EQ(actual.cols, expected.cols) << what;
   double worst = 0;
@@ -65,8 +67,12 @@ inline void expect_close(ConstMatrixView actual, ConstMatrixView expected,
   EXPECT_LT(worst, 1.0) << what << ": the worst error as a multiple of the bound";
 }
 
-inline void expect_equal(ConstMatrixView actual, ConstMatrixView expected,
+inline void expect_equal(ConstAnyMatrixView found, ConstAnyMatrixView wanted,
                          const std::string& what) {
+  const Matrix found_copy = to_host(found);
+  const Matrix wanted_copy = to_host(wanted);
+  const ConstMatrixView actual = found_copy;
+  const ConstMatrixView expected = wanted_copy;
   ASSERT_EQ(actual.rows, expected.rows) << what;
   ASSERT_EQ(actual.cols, expected.cols) << what;
   for (int64_t row = 0; row < actual.rows; ++row) {
@@ -87,22 +93,23 @@ class Network {
     }
   }
 
-  using OnLayer = std::function<void(int layer, ConstMatrixView hidden)>;
+  using OnLayer = std::function<void(int layer, ConstAnyMatrixView hidden)>;
 
   // Logits of the next tokens of all sequences, which lie in `ids` one after another.
   Matrix forward(std::span<const int32_t> ids, std::span<const int64_t> n_tokens,
                  SiteHook* hook = nullptr, const OnLayer& on_layer = nullptr) {
-    Matrix hidden(static_cast<int64_t>(ids.size()), model_.hidden_size());
+    Device* device = weights_.device();
+    AnyMatrix hidden(std::ssize(ids), model_.hidden_size(), DType::kF32, device);
     kernels::embed(ids, weights_.linear(model_.embedding()).packed, hidden);
     for (size_t layer = 0; layer < layers_.size(); ++layer) {
       layers_[layer]->forward(hidden, n_tokens, states_[layer], hook);
       if (on_layer) on_layer(static_cast<int>(layer), hidden);
     }
-    Matrix normed(hidden.rows(), hidden.cols());
+    AnyMatrix normed = new_activation(hidden.rows(), hidden.cols(), device);
     model_.final_norm(hidden, weights_, normed);
-    Matrix logits(hidden.rows(), model_.vocab_size());
+    AnyMatrix logits(hidden.rows(), model_.vocab_size(), DType::kF32, device);
     LinearSite(model_.head(), weights_.linear(model_.head())).forward(normed, hook, logits);
-    return logits;
+    return to_host(logits);
   }
   // One sequence.
   Matrix forward(std::span<const int32_t> ids, SiteHook* hook = nullptr) {

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "formats/format.h"
+#include "kernels/linear.h"
 #include "model/module.h"
 
 namespace vernier::model {
@@ -14,9 +15,8 @@ namespace vernier::model {
 struct LinearWeight {
   formats::PackedView packed;
   std::shared_ptr<const formats::PackedTensor>
-      owner;                                      // null when the source itself holds the bytes
-  const formats::Format* input_format = nullptr;  // null: the input is not rounded
-  float input_scale = 0;
+      owner;  // null when the source itself holds the bytes
+  kernels::InputRule input;
 };
 
 // How an attention layer's cache stores keys and values.
@@ -26,14 +26,17 @@ struct KvRule {
   float v_scale = 1;
 };
 
-// Safe for concurrent reads. What it returns stays valid as long as the source does.
+// Safe for concurrent reads when it is a host's. What it returns stays valid as long as the source
+// does.
 class WeightSource {
  public:
   virtual ~WeightSource() = default;
 
+  // Where linear weights are, and so where layers run; null: the host.
+  virtual Device* device() const { return nullptr; }
   // The weight of a linear or an embedding. Throws NotFound, or Corrupt when shapes disagree.
   virtual LinearWeight linear(const Module& module) const = 0;
-  // Any other tensor, checked against its spec's shape.
+  // Any other tensor, in host memory, checked against its spec's shape.
   virtual TensorView tensor(const TensorSpec& spec) const = 0;
   virtual KvRule kv_rule(const AttentionSite& site) const = 0;
   // Hints that a layer's tensors are needed soon, or no longer.

@@ -4,74 +4,106 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/elementwise.h"
+
 namespace vernier::model {
 
 namespace {
 
-// Rows of one sequence, one a token. A vector grows geometrically, so that appending a token is
-// cheap on average; the first rows take exactly their own room.
+// Rows of one sequence, one a token, in host or device memory. Room grows geometrically, so that
+// appending a token is cheap on average; the first rows take exactly their own.
 class TokenRows {
  public:
-  explicit TokenRows(int64_t width) : width_(width) {}
+  TokenRows(int64_t width, DType dtype, Device* device)
+      : rows_(0, width, dtype, device), n_tokens_(0) {}
 
-  int64_t n_tokens() const { return static_cast<int64_t>(values_.size()) / width_; }
-  size_t capacity_bytes() const { return values_.capacity() * sizeof(float); }
-  ConstMatrixView view() const { return {values_.data(), n_tokens(), width_}; }
+  int64_t n_tokens() const { return n_tokens_; }
+  int64_t capacity_bytes() const { return rows_.size_bytes(); }
+  ConstAnyMatrixView view() const { return rows_.view().row_range(0, n_tokens_); }
 
-  void append(ConstMatrixView rows) {
-    const int64_t first = n_tokens();
-    values_.resize(values_.size() + static_cast<size_t>(rows.rows * width_));
-    for (int64_t row = 0; row < rows.rows; ++row) {
-      std::ranges::copy(rows.row(row), values_.begin() + (first + row) * width_);
-    }
+  // Room for n more, not initialized.
+  AnyMatrixView append(int64_t n) {
+    reserve(n_tokens_ + n);
+    n_tokens_ += n;
+    return rows_.view().row_range(n_tokens_ - n, n);
   }
 
  private:
-  int64_t width_;
-  std::vector<float> values_;
+  void reserve(int64_t n_rows) {
+    if (n_rows <= rows_.rows()) return;
+    AnyMatrix larger(std::max(n_rows, 2 * rows_.rows()), rows_.cols(), rows_.dtype(),
+                     rows_.device());
+    copy_matrix(view(), larger.view().row_range(0, n_tokens_));
+    rows_ = std::move(larger);
+  }
+
+  AnyMatrix rows_;
+  int64_t n_tokens_;
 };
 
 struct KvCache : LayerState {
-  explicit KvCache(int64_t width) : k(width), v(width) {}
+  KvCache(int64_t width, DType dtype, Device* device)
+      : k(width, dtype, device), v(width, dtype, device) {}
 
-  int64_t size_bytes() const override {
-    return static_cast<int64_t>(k.capacity_bytes() + v.capacity_bytes());
-  }
+  int64_t size_bytes() const override { return k.capacity_bytes() + v.capacity_bytes(); }
 
   TokenRows k, v;
 };
 
+// Adds new keys or values to a cache, rounded by the rule. On a device a cache of a rule's format
+// holds its codes, which attention multiplies by the scale.
+void store(ConstAnyMatrixView rows, const formats::Format* format, float scale, TokenRows& cache) {
+  const AnyMatrixView place = cache.append(rows.rows);
+  if (format != nullptr && place.device != nullptr) {
+    format->device_codec->encode_input(rows, scale, place);
+    return;
+  }
+  copy_matrix(rows, place);
+  if (format != nullptr) kernels::round_input(*format, scale, place.host());
+}
+
+DType cache_dtype(const formats::Format* format, Device* device) {
+  const DType plain = compute_dtype(device);
+  if (format == nullptr || device == nullptr) return plain;
+  return format->device_codec->input_dtype.value_or(plain);
+}
+
 }  // namespace
 
 Attention::Attention(const kernels::AttentionShape& shape, const AttentionSite& site,
-                     Weights weights)
-    : shape_(shape), site_(&site), weights_(std::move(weights)) {}
-
-std::unique_ptr<LayerState> Attention::new_state() const {
-  return std::make_unique<KvCache>(shape_.n_kv_heads * shape_.head_dim);
+                     Weights weights, Device* device)
+    : shape_(shape), site_(&site), weights_(std::move(weights)), device_(device) {
+  if (device == nullptr || weights_.kv_rule.format == nullptr) return;
+  shape_.k_scale = weights_.kv_rule.k_scale;
+  shape_.v_scale = weights_.kv_rule.v_scale;
 }
 
-void Attention::forward(ConstMatrixView u, std::span<const SequenceRows> sequences, SiteHook* hook,
-                        MatrixView y) const {
-  Matrix q(u.rows, weights_.q_proj.n());
-  Matrix k(u.rows, weights_.k_proj.n());
-  Matrix v(u.rows, weights_.v_proj.n());
+std::unique_ptr<LayerState> Attention::new_state() const {
+  return std::make_unique<KvCache>(shape_.n_kv_heads * shape_.head_dim,
+                                   cache_dtype(weights_.kv_rule.format, device_), device_);
+}
+
+void Attention::forward(ConstAnyMatrixView u, std::span<const SequenceRows> sequences,
+                        SiteHook* hook, AnyMatrixView y) const {
+  AnyMatrix q = new_activation(u.rows, weights_.q_proj.n(), device_);
+  AnyMatrix k = new_activation(u.rows, weights_.k_proj.n(), device_);
+  AnyMatrix v = new_activation(u.rows, weights_.v_proj.n(), device_);
   weights_.q_proj.forward(u, hook, q);
   weights_.k_proj.forward(u, hook, k);
   weights_.v_proj.forward(u, hook, v);
   if (hook != nullptr) hook->on_kv(*site_, k, v);
-  if (const KvRule& rule = weights_.kv_rule; rule.format != nullptr) {
-    round_rows(*rule.format, rule.k_scale, k);
-    round_rows(*rule.format, rule.v_scale, v);
-  }
+
+  const KvRule& rule = weights_.kv_rule;
+  std::vector<kernels::AttentionSequence> attended;
   for (const SequenceRows& rows : sequences) {
     auto& cache = static_cast<KvCache&>(*rows.state);
     const int64_t first_position = cache.k.n_tokens();
-    cache.k.append(k.view().row_range(rows.first_row, rows.n_tokens));
-    cache.v.append(v.view().row_range(rows.first_row, rows.n_tokens));
-    const MatrixView mine = q.view().row_range(rows.first_row, rows.n_tokens);
-    kernels::causal_attention(shape_, mine, cache.k.view(), cache.v.view(), first_position, mine);
+    store(k.view().row_range(rows.first_row, rows.n_tokens), rule.format, rule.k_scale, cache.k);
+    store(v.view().row_range(rows.first_row, rows.n_tokens), rule.format, rule.v_scale, cache.v);
+    attended.push_back(
+        {rows.first_row, rows.n_tokens, first_position, cache.k.view(), cache.v.view()});
   }
+  kernels::causal_attention(shape_, q, attended, q);
   weights_.o_proj.forward(q, hook, y);
 }
 

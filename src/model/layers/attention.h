@@ -15,17 +15,19 @@ class Attention : public Mixer {
     KvRule kv_rule;  // new keys and values are rounded by it before they enter the cache
   };
 
-  // `site` must outlive the mixer.
-  Attention(const kernels::AttentionShape& shape, const AttentionSite& site, Weights weights);
+  // Runs on `device`. `site` must outlive the mixer.
+  Attention(const kernels::AttentionShape& shape, const AttentionSite& site, Weights weights,
+            Device* device);
 
   std::unique_ptr<LayerState> new_state() const override;
-  void forward(ConstMatrixView u, std::span<const SequenceRows> sequences, SiteHook* hook,
-               MatrixView y) const override;
+  void forward(ConstAnyMatrixView u, std::span<const SequenceRows> sequences, SiteHook* hook,
+               AnyMatrixView y) const override;
 
  private:
   kernels::AttentionShape shape_;
   const AttentionSite* site_;
   Weights weights_;
+  Device* device_;
 };
 
 }  // namespace vernier::model

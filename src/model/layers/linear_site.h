@@ -1,10 +1,11 @@
 // A linear of the network as it runs: shown to the hook, its input rounded when its weight says so.
 #pragma once
 
+#include "kernels/grouped_linear.h"
 #include "model/module.h"
 #include "model/site_hook.h"
 #include "model/weight_source.h"
-#include "tensor/matrix.h"
+#include "tensor/any_matrix.h"
 
 namespace vernier::model {
 
@@ -16,14 +17,14 @@ class LinearSite {
 
   int64_t n() const { return module_->n; }
   // y = W round(x), overwritten. x: [tokens, k], y: [tokens, n], distinct. `hook` may be null.
-  void forward(ConstMatrixView x, SiteHook* hook, MatrixView y) const;
+  void forward(ConstAnyMatrixView x, SiteHook* hook, AnyMatrixView y) const;
+  // What forward() computes with, for products of many sites at once.
+  kernels::GroupWeight weight() const { return {weight_.packed, weight_.input}; }
+  const Module& module() const { return *module_; }
 
  private:
   const Module* module_;
   LinearWeight weight_;
 };
-
-// format.round_input over all rows, in parallel.
-void round_rows(const formats::Format& format, float scale, MatrixView x);
 
 }  // namespace vernier::model

@@ -1,8 +1,6 @@
 // The Mamba-2 mixer: projection, causal convolution, state-space scan, gated norm, projection.
 #pragma once
 
-#include <vector>
-
 #include "kernels/ssm_scan.h"
 #include "model/layers/linear_site.h"
 #include "model/layers/mixer.h"
@@ -22,30 +20,33 @@ class Mamba2 : public Mixer {
     int64_t conv_channels() const { return inner() + 2 * bc_width(); }
   };
   struct Weights {
-    LinearSite in_proj;              // rows z, x, B, C, dt
-    std::vector<float> conv_weight;  // [conv_channels, conv_taps], channels x, B, C
-    std::vector<float> conv_bias;    // [conv_channels] or empty
-    std::vector<float> a_log;        // [n_heads]
-    std::vector<float> d;            // [n_heads]
-    std::vector<float> dt_bias;      // [n_heads]
-    std::vector<float> norm;         // [inner]
+    LinearSite in_proj;       // rows z, x, B, C, dt
+    AnyMatrix conv_weight;    // [conv_channels, conv_taps], channels x, B, C
+    Vector<float> conv_bias;  // [conv_channels] or empty
+    Vector<float> a;          // [n_heads], -exp(A_log)
+    Vector<float> d;          // [n_heads]
+    Vector<float> dt_bias;    // [n_heads]
+    Vector<float> norm;       // [inner]
     LinearSite out_proj;
   };
 
-  Mamba2(const Shape& shape, Weights weights);
+  // Runs on `device`, where the weights are.
+  Mamba2(const Shape& shape, Weights weights, Device* device);
 
   std::unique_ptr<LayerState> new_state() const override;
-  void forward(ConstMatrixView u, std::span<const SequenceRows> sequences, SiteHook* hook,
-               MatrixView y) const override;
+  void forward(ConstAnyMatrixView u, std::span<const SequenceRows> sequences, SiteHook* hook,
+               AnyMatrixView y) const override;
 
  private:
-  // The part between the projections that a sequence's state takes part in.
-  void scan(ConstMatrixView xbc, ConstMatrixView dt, const SequenceRows& rows, MatrixView convolved,
-            MatrixView y) const;
+  // Both carry the sequences' states on.
+  void convolve(ConstAnyMatrixView xbc, std::span<const SequenceRows> sequences,
+                AnyMatrixView convolved) const;
+  void scan(ConstAnyMatrixView convolved, ConstAnyMatrixView dt,
+            std::span<const SequenceRows> sequences, AnyMatrixView y) const;
 
   Shape shape_;
   Weights weights_;
-  std::vector<float> a_;  // -exp(A_log)
+  Device* device_;
 };
 
 }  // namespace vernier::model

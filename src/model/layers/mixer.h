@@ -22,10 +22,11 @@ class Mixer {
 
   virtual std::unique_ptr<LayerState> new_state() const = 0;
 
-  // y = mixer(u), overwritten; u, y: [tokens, hidden_size], distinct. `sequences` covers the rows
-  // in order and its states are from new_state(). `hook` may be null.
-  virtual void forward(ConstMatrixView u, std::span<const SequenceRows> sequences, SiteHook* hook,
-                       MatrixView y) const = 0;
+  // y = mixer(u), overwritten; u: an activation of the device's compute type, y: FP32, distinct,
+  // both [tokens, hidden_size]. `sequences` covers the rows in order and its states are from
+  // new_state(). `hook` may be null.
+  virtual void forward(ConstAnyMatrixView u, std::span<const SequenceRows> sequences,
+                       SiteHook* hook, AnyMatrixView y) const = 0;
 };
 
 // The state of mixers that remember nothing.

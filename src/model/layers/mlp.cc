@@ -4,15 +4,15 @@
 
 namespace vernier::model {
 
-void SquaredReluMlp::forward(ConstMatrixView u, SiteHook* hook, MatrixView y) const {
-  Matrix inner(u.rows, up.n());
+void SquaredReluMlp::forward(ConstAnyMatrixView u, SiteHook* hook, AnyMatrixView y) const {
+  AnyMatrix inner = new_activation(u.rows, up.n(), y.device);
   up.forward(u, hook, inner);
   kernels::squared_relu(inner);
   down.forward(inner, hook, y);
 }
 
-void Mlp::forward(ConstMatrixView u, std::span<const SequenceRows> /*sequences*/, SiteHook* hook,
-                  MatrixView y) const {
+void Mlp::forward(ConstAnyMatrixView u, std::span<const SequenceRows> /*sequences*/, SiteHook* hook,
+                  AnyMatrixView y) const {
   mlp_.forward(u, hook, y);
 }
 

@@ -11,7 +11,7 @@ struct SquaredReluMlp {
   LinearSite up;
   LinearSite down;
 
-  void forward(ConstMatrixView u, SiteHook* hook, MatrixView y) const;
+  void forward(ConstAnyMatrixView u, SiteHook* hook, AnyMatrixView y) const;
 };
 
 class Mlp : public Mixer {
@@ -19,8 +19,8 @@ class Mlp : public Mixer {
   explicit Mlp(SquaredReluMlp mlp) : mlp_(std::move(mlp)) {}
 
   std::unique_ptr<LayerState> new_state() const override { return std::make_unique<NoState>(); }
-  void forward(ConstMatrixView u, std::span<const SequenceRows> sequences, SiteHook* hook,
-               MatrixView y) const override;
+  void forward(ConstAnyMatrixView u, std::span<const SequenceRows> sequences, SiteHook* hook,
+               AnyMatrixView y) const override;
 
  private:
   SquaredReluMlp mlp_;

@@ -4,75 +4,63 @@
 #include <utility>
 
 #include "kernels/elementwise.h"
+#include "kernels/grouped_linear.h"
 #include "kernels/linear.h"
+#include "model/layers/residual_layer.h"
 
 namespace vernier::model {
 
 namespace {
 
-// Which tokens visit which expert, expert by expert: a counting sort of the routing.
-struct ExpertTokens {
-  std::vector<int64_t> begin;  // [n_experts + 1], expert e owns [begin[e], begin[e + 1])
-  std::vector<int32_t> tokens;
-  std::vector<float> weights;
-
-  ExpertTokens(const kernels::Routing& routing, int64_t n_experts)
-      : begin(static_cast<size_t>(n_experts) + 1),
-        tokens(routing.experts.size()),
-        weights(routing.experts.size()) {
-    for (int32_t expert : routing.experts) ++begin[static_cast<size_t>(expert) + 1];
-    for (size_t expert = 1; expert < begin.size(); ++expert) begin[expert] += begin[expert - 1];
-    std::vector<int64_t> next = begin;
-    for (size_t pair = 0; pair < routing.experts.size(); ++pair) {
-      const auto place = static_cast<size_t>(next[static_cast<size_t>(routing.experts[pair])]++);
-      tokens[place] = static_cast<int32_t>(static_cast<int64_t>(pair) / routing.top_k);
-      weights[place] = routing.weights[pair];
-    }
+std::vector<int64_t> counts_of(const kernels::ExpertGroups& groups) {
+  std::vector<int64_t> counts(groups.begin.size() - 1);
+  for (size_t expert = 0; expert < counts.size(); ++expert) {
+    counts[expert] = groups.begin[expert + 1] - groups.begin[expert];
   }
+  return counts;
+}
 
-  std::span<const int32_t> tokens_of(size_t expert) const { return part(tokens, expert); }
-  std::span<const float> weights_of(size_t expert) const { return part(weights, expert); }
-
-  std::vector<int64_t> counts() const {
-    std::vector<int64_t> counts(begin.size() - 1);
-    for (size_t expert = 0; expert < counts.size(); ++expert) {
-      counts[expert] = begin[expert + 1] - begin[expert];
-    }
-    return counts;
-  }
-
- private:
-  template <class T>
-  std::span<const T> part(const std::vector<T>& all, size_t expert) const {
-    return std::span<const T>(all).subspan(static_cast<size_t>(begin[expert]),
-                                           static_cast<size_t>(begin[expert + 1] - begin[expert]));
-  }
-};
+// The end of the batch of experts that starts at `first`.
+size_t batch_end(const std::vector<int64_t>& begin, size_t first, int64_t max_pairs) {
+  size_t last = first + 1;
+  while (last + 1 < begin.size() && begin[last + 1] - begin[first] <= max_pairs) ++last;
+  return last;
+}
 
 }  // namespace
 
-Moe::Moe(int layer, const kernels::RouterShape& shape, Weights weights)
-    : layer_(layer), shape_(shape), weights_(std::move(weights)) {
-  VERNIER_CHECK(static_cast<int64_t>(weights_.experts.size()) == shape_.n_experts);
+int64_t expert_batch_pairs(const Device* device) {
+  return device == nullptr ? piece_tokens(device) : 4 * piece_tokens(device);
 }
 
-void Moe::forward(ConstMatrixView u, std::span<const SequenceRows> /*sequences*/, SiteHook* hook,
-                  MatrixView y) const {
-  Matrix logits(u.rows, shape_.n_experts);
+Moe::Moe(int layer, const kernels::RouterShape& shape, Weights weights, Device* device)
+    : layer_(layer), shape_(shape), weights_(std::move(weights)), device_(device) {
+  VERNIER_CHECK(static_cast<int64_t>(weights_.experts.size()) == shape_.n_experts);
+  for (const SquaredReluMlp& expert : weights_.experts) {
+    up_.push_back(expert.up.weight());
+    down_.push_back(expert.down.weight());
+  }
+}
+
+void Moe::forward(ConstAnyMatrixView u, std::span<const SequenceRows> /*sequences*/, SiteHook* hook,
+                  AnyMatrixView y) const {
+  AnyMatrix logits(u.rows, shape_.n_experts, DType::kF32, device_);
   kernels::linear(u, weights_.gate, logits);
   const kernels::Routing routing = kernels::route(shape_, logits, weights_.correction_bias);
-  if (hook == nullptr) return run(u, routing, nullptr, y);
+  const kernels::ExpertGroups groups = kernels::group_by_expert(routing, shape_.n_experts);
+  if (hook == nullptr) return run(u, routing, groups, nullptr, y);
 
-  hook->on_routing(layer_, ExpertTokens(routing, shape_.n_experts).counts());
+  hook->on_routing(layer_, counts_of(groups));
   const int64_t wanted = hook->statistics_top_k(shape_.top_k, shape_.n_experts);
   const int64_t statistics_top_k = std::min(wanted, shape_.n_experts);
-  if (statistics_top_k <= shape_.top_k) return run(u, routing, hook, y);
-  run(u, statistics_routing(logits, statistics_top_k), hook, y);
-  run(u, routing, nullptr, y);
+  if (statistics_top_k <= shape_.top_k) return run(u, routing, groups, hook, y);
+  const kernels::Routing wider = statistics_routing(logits, statistics_top_k);
+  run(u, wider, kernels::group_by_expert(wider, shape_.n_experts), hook, y);
+  run(u, routing, groups, nullptr, y);
 }
 
 // Expert groups are left out: they may hold fewer experts than statistics want to see.
-kernels::Routing Moe::statistics_routing(ConstMatrixView logits, int64_t top_k) const {
+kernels::Routing Moe::statistics_routing(ConstAnyMatrixView logits, int64_t top_k) const {
   kernels::RouterShape wider = shape_;
   wider.top_k = top_k;
   wider.n_groups = 1;
@@ -80,39 +68,69 @@ kernels::Routing Moe::statistics_routing(ConstMatrixView logits, int64_t top_k) 
   return kernels::route(wider, logits, weights_.correction_bias);
 }
 
-void Moe::run(ConstMatrixView u, const kernels::Routing& routing, SiteHook* hook,
-              MatrixView y) const {
-  run_routed(u, routing, hook, y);
-  Matrix shared(y.rows, y.cols);
-  weights_.shared.forward(u, hook, shared);
-  kernels::add(shared, y);
+void Moe::run(ConstAnyMatrixView u, const kernels::Routing& routing,
+              const kernels::ExpertGroups& groups, SiteHook* hook, AnyMatrixView y) const {
+  AnyMatrix routed(y.rows, y.cols, DType::kF32, device_);
+  run_routed(u, routing, groups, hook, routed);
+  weights_.shared.forward(u, hook, y);
+  kernels::add(routed, y);
 }
 
-void Moe::run_routed(ConstMatrixView u, const kernels::Routing& routing, SiteHook* hook,
-                     MatrixView y) const {
-  if (!weights_.latent.has_value()) return run_experts(u, routing, hook, y);
+void Moe::run_routed(ConstAnyMatrixView u, const kernels::Routing& routing,
+                     const kernels::ExpertGroups& groups, SiteHook* hook, AnyMatrixView y) const {
+  if (!weights_.latent.has_value()) return run_experts(u, routing, groups, hook, y);
   const Latent& latent = *weights_.latent;
-  Matrix z(u.rows, latent.fc1.n());
+  AnyMatrix z = new_activation(u.rows, latent.fc1.n(), device_);
   latent.fc1.forward(u, hook, z);
-  Matrix r(u.rows, latent.fc1.n());
-  run_experts(z, routing, hook, r);
+  AnyMatrix r(u.rows, latent.fc2.module().k, DType::kF32, device_);
+  run_experts(z, routing, groups, hook, r);
   latent.fc2.forward(r, hook, y);
 }
 
-void Moe::run_experts(ConstMatrixView z, const kernels::Routing& routing, SiteHook* hook,
-                      MatrixView r) const {
-  for (int64_t row = 0; row < r.rows; ++row) std::ranges::fill(r.row(row), 0.0f);
-  const ExpertTokens by_expert(routing, shape_.n_experts);
-  for (size_t expert = 0; expert < weights_.experts.size(); ++expert) {
-    const std::span<const int32_t> tokens = by_expert.tokens_of(expert);
-    if (tokens.empty()) continue;
-    const auto n_tokens = static_cast<int64_t>(tokens.size());
-    Matrix input(n_tokens, z.cols);
-    kernels::gather_rows(z, tokens, input);
-    Matrix output(n_tokens, r.cols);
-    weights_.experts[expert].forward(input, hook, output);
-    kernels::scatter_add_rows(output, tokens, by_expert.weights_of(expert), r);
+void Moe::run_experts(ConstAnyMatrixView z, const kernels::Routing& routing,
+                      const kernels::ExpertGroups& groups, SiteHook* hook, AnyMatrixView r) const {
+  fill_zero(r.data, r.device, r.rows * r.cols * r.elem_bytes());
+  const int64_t max_pairs = expert_batch_pairs(device_);
+  for (size_t first = 0; first < up_.size();) {
+    const size_t last = batch_end(groups.begin, first, max_pairs);
+    run_batch(z, routing, groups, first, last, hook, r);
+    first = last;
   }
+}
+
+void Moe::run_batch(ConstAnyMatrixView z, const kernels::Routing& routing,
+                    const kernels::ExpertGroups& groups, size_t first, size_t last, SiteHook* hook,
+                    AnyMatrixView r) const {
+  const int64_t first_pair = groups.begin[first];
+  const int64_t n_pairs = groups.begin[last] - first_pair;
+  if (n_pairs == 0) return;
+  std::vector<int64_t> begin;  // of the batch's experts, counted from its first pair
+  for (size_t expert = first; expert <= last; ++expert) {
+    begin.push_back(groups.begin[expert] - first_pair);
+  }
+  const auto show = [&](LinearSite SquaredReluMlp::*site, ConstAnyMatrixView x) {
+    if (hook == nullptr) return;
+    for (size_t expert = first; expert < last; ++expert) {
+      const int64_t n_tokens = begin[expert - first + 1] - begin[expert - first];
+      if (n_tokens == 0) continue;
+      hook->on_input((weights_.experts[expert].*site).module(),
+                     x.row_range(begin[expert - first], n_tokens));
+    }
+  };
+  const auto batch_of = [&](const std::vector<kernels::GroupWeight>& all) {
+    return std::span(all).subspan(first, last - first);
+  };
+
+  AnyMatrix input = new_activation(n_pairs, z.cols, device_);
+  kernels::gather_rows(z, groups.tokens.view().part(first_pair, n_pairs), input);
+  show(&SquaredReluMlp::up, input);
+  AnyMatrix inner = new_activation(n_pairs, up_.front().weight.n, device_);
+  kernels::grouped_linear(input, begin, batch_of(up_), inner);
+  kernels::squared_relu(inner);
+  show(&SquaredReluMlp::down, inner);
+  AnyMatrix output = new_activation(n_pairs, r.cols, device_);
+  kernels::grouped_linear(inner, begin, batch_of(down_), output);
+  kernels::combine_experts(output, first_pair, groups, routing, r);
 }
 
 }  // namespace vernier::model

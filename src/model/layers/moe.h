@@ -11,6 +11,10 @@
 
 namespace vernier::model {
 
+// The most (token, expert) pairs whose activations are held at once, unless one expert alone has
+// more.
+int64_t expert_batch_pairs(const Device* device);
+
 class Moe : public Mixer {
  public:
   struct Latent {
@@ -18,38 +22,46 @@ class Moe : public Mixer {
     LinearSite fc2;  // latent -> hidden, after their weighted sum
   };
   struct Weights {
-    Matrix gate;                         // [n_experts, hidden], FP32
-    std::vector<float> correction_bias;  // [n_experts]
+    AnyMatrix gate;                 // [n_experts, hidden], FP32
+    Vector<float> correction_bias;  // [n_experts]
     std::vector<SquaredReluMlp> experts;
     SquaredReluMlp shared;
     std::optional<Latent> latent;
   };
 
-  // `layer` is what the hook is told of.
-  Moe(int layer, const kernels::RouterShape& shape, Weights weights);
+  // `layer` is what the hook is told of. Runs on `device`, where the weights are.
+  Moe(int layer, const kernels::RouterShape& shape, Weights weights, Device* device);
 
   std::unique_ptr<LayerState> new_state() const override { return std::make_unique<NoState>(); }
 
   //   z = fc1 u or u;  r = sum over a token's experts of weight * expert(z);  y = (fc2 r or r) +
   //   shared(u)
-  // The router and the shared expert see u. Experts run one after another over their own tokens and
-  // add to r in ascending order, so that the sum does not depend on threads.
-  void forward(ConstMatrixView u, std::span<const SequenceRows> sequences, SiteHook* hook,
-               MatrixView y) const override;
+  // The router and the shared expert see u. Experts run a batch of neighbours at a time over their
+  // own tokens and add to r in ascending order, so that the sum depends neither on threads nor on
+  // batches.
+  void forward(ConstAnyMatrixView u, std::span<const SequenceRows> sequences, SiteHook* hook,
+               AnyMatrixView y) const override;
 
  private:
-  kernels::Routing statistics_routing(ConstMatrixView logits, int64_t top_k) const;
+  kernels::Routing statistics_routing(ConstAnyMatrixView logits, int64_t top_k) const;
   // The block for a given routing.
-  void run(ConstMatrixView u, const kernels::Routing& routing, SiteHook* hook, MatrixView y) const;
-  void run_routed(ConstMatrixView u, const kernels::Routing& routing, SiteHook* hook,
-                  MatrixView y) const;
-  // r = the weighted sum of the experts over z.
-  void run_experts(ConstMatrixView z, const kernels::Routing& routing, SiteHook* hook,
-                   MatrixView r) const;
+  void run(ConstAnyMatrixView u, const kernels::Routing& routing,
+           const kernels::ExpertGroups& groups, SiteHook* hook, AnyMatrixView y) const;
+  void run_routed(ConstAnyMatrixView u, const kernels::Routing& routing,
+                  const kernels::ExpertGroups& groups, SiteHook* hook, AnyMatrixView y) const;
+  // r = the weighted sum of the experts over z. r: FP32, contiguous.
+  void run_experts(ConstAnyMatrixView z, const kernels::Routing& routing,
+                   const kernels::ExpertGroups& groups, SiteHook* hook, AnyMatrixView r) const;
+  // Experts [first, last) over their tokens, whose outputs are added to r.
+  void run_batch(ConstAnyMatrixView z, const kernels::Routing& routing,
+                 const kernels::ExpertGroups& groups, size_t first, size_t last, SiteHook* hook,
+                 AnyMatrixView r) const;
 
   int layer_;
   kernels::RouterShape shape_;
   Weights weights_;
+  std::vector<kernels::GroupWeight> up_, down_;  // by expert
+  Device* device_;
 };
 
 }  // namespace vernier::model

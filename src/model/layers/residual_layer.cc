@@ -9,7 +9,9 @@
 
 namespace vernier::model {
 
-ResidualLayer::ResidualLayer(std::vector<float> norm_weight, float eps,
+int64_t piece_tokens(const Device* device) { return device == nullptr ? 4096 : 16384; }
+
+ResidualLayer::ResidualLayer(Vector<float> norm_weight, float eps,
                              std::unique_ptr<const Mixer> mixer, int64_t piece_tokens)
     : norm_weight_(std::move(norm_weight)),
       eps_(eps),
@@ -18,7 +20,7 @@ ResidualLayer::ResidualLayer(std::vector<float> norm_weight, float eps,
 
 // Pieces run across sequences, so that many short ones share each product, and a sequence that does
 // not fit continues in the next piece from its state.
-void ResidualLayer::forward(MatrixView hidden, std::span<const int64_t> n_tokens,
+void ResidualLayer::forward(AnyMatrixView hidden, std::span<const int64_t> n_tokens,
                             std::span<const std::unique_ptr<LayerState>> states,
                             SiteHook* hook) const {
   VERNIER_CHECK(n_tokens.size() == states.size());
@@ -45,11 +47,11 @@ void ResidualLayer::forward(MatrixView hidden, std::span<const int64_t> n_tokens
   flush();
 }
 
-void ResidualLayer::forward_piece(MatrixView hidden, std::span<const SequenceRows> sequences,
+void ResidualLayer::forward_piece(AnyMatrixView hidden, std::span<const SequenceRows> sequences,
                                   SiteHook* hook) const {
-  Matrix normed(hidden.rows, hidden.cols);
+  AnyMatrix normed = new_activation(hidden.rows, hidden.cols, hidden.device);
   kernels::rms_norm(hidden, norm_weight_, eps_, normed);
-  Matrix mixed(hidden.rows, hidden.cols);
+  AnyMatrix mixed(hidden.rows, hidden.cols, DType::kF32, hidden.device);
   mixer_->forward(normed, sequences, hook, mixed);
   kernels::add(mixed, hidden);
 }

@@ -9,26 +9,28 @@
 
 namespace vernier::model {
 
-// The most tokens a mixer sees at once. Its temporaries are then a constant whatever the sequence's
-// length: 0.74 GB in a Mamba layer of Nemotron 3 Super (18,560 projected, 10,240 convolved and
-// 8,192 scanned values a token, plus the mixer's input and output of 4,096 each). Large enough that
-// decoding a weight is small beside multiplying by it.
-inline constexpr int64_t kPieceTokens = 4096;
+// The most tokens a mixer sees at once, on the host or a device. Its temporaries are then a
+// constant whatever the sequence's length: 0.74 GB in a Mamba layer of Nemotron 3 Super on the host
+// (18,560 projected, 10,240 convolved and 8,192 scanned values a token, plus the mixer's input and
+// output of 4,096 each), 1.5 GB in BF16 on a device. Large enough that decoding a weight is small
+// beside multiplying by it, and that a device's experts have hundreds of tokens each.
+int64_t piece_tokens(const Device* device);
 
 class ResidualLayer : public Layer {
  public:
-  ResidualLayer(std::vector<float> norm_weight, float eps, std::unique_ptr<const Mixer> mixer,
-                int64_t piece_tokens = kPieceTokens);
+  // `norm_weight` is where the layer runs.
+  ResidualLayer(Vector<float> norm_weight, float eps, std::unique_ptr<const Mixer> mixer,
+                int64_t piece_tokens);
 
   std::unique_ptr<LayerState> new_state() const override { return mixer_->new_state(); }
-  void forward(MatrixView hidden, std::span<const int64_t> n_tokens,
+  void forward(AnyMatrixView hidden, std::span<const int64_t> n_tokens,
                std::span<const std::unique_ptr<LayerState>> states, SiteHook* hook) const override;
 
  private:
-  void forward_piece(MatrixView hidden, std::span<const SequenceRows> sequences,
+  void forward_piece(AnyMatrixView hidden, std::span<const SequenceRows> sequences,
                      SiteHook* hook) const;
 
-  std::vector<float> norm_weight_;
+  Vector<float> norm_weight_;
   float eps_;
   std::unique_ptr<const Mixer> mixer_;
   int64_t piece_tokens_;

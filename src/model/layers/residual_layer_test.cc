@@ -23,8 +23,10 @@ class PositionMixer : public Mixer {
   std::unique_ptr<LayerState> new_state() const override {
     return std::make_unique<CountingState>();
   }
-  void forward(ConstMatrixView u, std::span<const SequenceRows> sequences, SiteHook*,
-               MatrixView y) const override {
+  void forward(ConstAnyMatrixView input, std::span<const SequenceRows> sequences, SiteHook*,
+               AnyMatrixView output) const override {
+    const ConstMatrixView u = input.host();
+    const MatrixView y = output.host();
     piece_rows_->push_back(u.rows);
     int64_t next_row = 0;
     for (const SequenceRows& rows : sequences) {
@@ -43,9 +45,15 @@ class PositionMixer : public Mixer {
   std::vector<int64_t>* piece_rows_;
 };
 
+ResidualLayer position_layer(const std::vector<float>& norm_weight, float eps,
+                             std::vector<int64_t>* piece_rows, int64_t piece_tokens = 4096) {
+  return ResidualLayer(Vector<float>(std::span<const float>(norm_weight), nullptr), eps,
+                       std::make_unique<PositionMixer>(piece_rows), piece_tokens);
+}
+
 TEST(ResidualLayer, CutsTokensIntoPiecesThatCarryState) {
   std::vector<int64_t> piece_rows;
-  const ResidualLayer layer({1, 1}, 1e-5f, std::make_unique<PositionMixer>(&piece_rows), 4);
+  const ResidualLayer layer = position_layer({1, 1}, 1e-5f, &piece_rows, 4);
   const std::vector<int64_t> n_tokens = {3, 0, 6, 2};
   std::vector<std::unique_ptr<LayerState>> states;
   for (size_t i = 0; i < n_tokens.size(); ++i) states.push_back(layer.new_state());
@@ -68,7 +76,7 @@ TEST(ResidualLayer, CutsTokensIntoPiecesThatCarryState) {
 
 TEST(ResidualLayer, AddsTheMixerOfTheNormedInput) {
   std::vector<int64_t> piece_rows;
-  const ResidualLayer layer({1, 2}, 0.0f, std::make_unique<PositionMixer>(&piece_rows));
+  const ResidualLayer layer = position_layer({1, 2}, 0.0f, &piece_rows);
   std::vector<std::unique_ptr<LayerState>> states;
   states.push_back(layer.new_state());
   Matrix hidden(1, 2);
@@ -81,8 +89,9 @@ TEST(ResidualLayer, AddsTheMixerOfTheNormedInput) {
 
 TEST(ResidualLayer, AcceptsNoTokens) {
   std::vector<int64_t> piece_rows;
-  const ResidualLayer layer({1, 1}, 1e-5f, std::make_unique<PositionMixer>(&piece_rows));
-  layer.forward(Matrix(0, 2), {}, {}, nullptr);
+  const ResidualLayer layer = position_layer({1, 1}, 1e-5f, &piece_rows);
+  Matrix nothing(0, 2);
+  layer.forward(nothing, {}, {}, nullptr);
   EXPECT_TRUE(piece_rows.empty());
 }
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <string>
 #include <utility>
 
@@ -9,6 +10,7 @@
 #include "kernels/rms_norm.h"
 #include "model/arch/nemotron_h/config.h"
 #include "model/arch/nemotron_h/names.h"
+#include "model/arch/nemotron_h/scratch.h"
 #include "model/layer_loader.h"
 #include "model/layers/attention.h"
 #include "model/layers/mamba2.h"
@@ -31,18 +33,21 @@ std::unique_ptr<Mixer> load_mamba(const Config& config, const LayerLoader& loade
                             .dt_low = mamba.dt_low,
                             .dt_high = mamba.dt_high,
                             .norm_eps = config.norm_eps};
+  std::vector<float> a = loader.host_values("mixer.A_log");
+  for (float& value : a) value = -std::exp(value);
   return std::make_unique<Mamba2>(
-      shape, Mamba2::Weights{
-                 .in_proj = loader.linear("mixer.in_proj"),
-                 .conv_weight = loader.values("mixer.conv1d.weight"),
-                 .conv_bias = mamba.has_conv_bias ? loader.values("mixer.conv1d.bias")
-                                                  : std::vector<float>(),
-                 .a_log = loader.values("mixer.A_log"),
-                 .d = loader.values("mixer.D"),
-                 .dt_bias = loader.values("mixer.dt_bias"),
-                 .norm = loader.values("mixer.norm.weight"),
-                 .out_proj = loader.linear("mixer.out_proj"),
-             });
+      shape,
+      Mamba2::Weights{
+          .in_proj = loader.linear("mixer.in_proj"),
+          .conv_weight = loader.matrix("mixer.conv1d.weight"),
+          .conv_bias = mamba.has_conv_bias ? loader.values("mixer.conv1d.bias") : Vector<float>(),
+          .a = Vector<float>(std::span<const float>(a), loader.device()),
+          .d = loader.values("mixer.D"),
+          .dt_bias = loader.values("mixer.dt_bias"),
+          .norm = loader.values("mixer.norm.weight"),
+          .out_proj = loader.linear("mixer.out_proj"),
+      },
+      loader.device());
 }
 
 std::unique_ptr<Mixer> load_attention(const Config& config, const LayerLoader& loader,
@@ -66,7 +71,8 @@ std::unique_ptr<Mixer> load_attention(const Config& config, const LayerLoader& l
                                          .v_proj = loader.linear("mixer.v_proj"),
                                          .o_proj = loader.linear("mixer.o_proj"),
                                          .kv_rule = rule,
-                                     });
+                                     },
+                                     loader.device());
 }
 
 SquaredReluMlp load_mlp(const LayerLoader& loader, const std::string& name) {
@@ -96,7 +102,8 @@ std::unique_ptr<Mixer> load_moe(const Config& config, const LayerLoader& loader,
                    .correction_bias = loader.values("mixer.gate.e_score_correction_bias"),
                    .experts = std::move(experts),
                    .shared = load_mlp(loader, "mixer.shared_experts"),
-                   .latent = std::move(latent)});
+                   .latent = std::move(latent)},
+      loader.device());
 }
 
 class NemotronH : public Model {
@@ -124,15 +131,20 @@ class NemotronH : public Model {
     return n_active;
   }
 
-  int64_t state_bytes(int layer, int64_t n_tokens) const override {
+  int64_t scratch_bytes(int layer, int64_t n_tokens, const Device* device) const override {
+    return nemotron_h::scratch_bytes(config_, layer, n_tokens, device);
+  }
+
+  int64_t state_bytes(int layer, int64_t n_tokens, const Device* device) const override {
     const MambaConfig& mamba = config_.mamba;
     constexpr auto kFloatBytes = static_cast<int64_t>(sizeof(float));
+    const int64_t activation_bytes = dtype_info(compute_dtype(device)).bits / 8;
     switch (config_.layers[static_cast<size_t>(layer)]) {
       case LayerKind::kMamba:
-        return kFloatBytes *
-               (mamba.inner() * mamba.state_dim + (mamba.conv_taps - 1) * mamba.conv_channels());
+        return kFloatBytes * mamba.inner() * mamba.state_dim +
+               activation_bytes * (mamba.conv_taps - 1) * mamba.conv_channels();
       case LayerKind::kAttention:
-        return kFloatBytes * 2 * n_tokens * config_.attention.kv_width();
+        return activation_bytes * 2 * n_tokens * config_.attention.kv_width();
       case LayerKind::kMlp:
       case LayerKind::kMoe:
         return 0;
@@ -144,11 +156,12 @@ class NemotronH : public Model {
     VERNIER_CHECK(layer >= 0 && layer < static_cast<int>(config_.layers.size()));
     const LayerLoader loader(tree_, weights, fmt::format("backbone.layers.{}.", layer));
     return std::make_unique<ResidualLayer>(loader.values("norm.weight"), config_.norm_eps,
-                                           load_mixer(layer, loader, weights));
+                                           load_mixer(layer, loader, weights),
+                                           piece_tokens(weights.device()));
   }
 
-  void final_norm(ConstMatrixView hidden, const WeightSource& weights,
-                  MatrixView normed) const override {
+  void final_norm(ConstAnyMatrixView hidden, const WeightSource& weights,
+                  AnyMatrixView normed) const override {
     const LayerLoader loader(tree_, weights, "backbone.");
     kernels::rms_norm(hidden, loader.values("norm_f.weight"), config_.norm_eps, normed);
   }
