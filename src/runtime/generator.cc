@@ -27,8 +27,9 @@ Generation Generator::generate(const std::vector<text::TokenId>& prompt, int64_t
   const States states = new_states();
   std::span<const text::TokenId> next = prompt;
   for (int64_t step = 0; step < max_tokens; ++step) {
-    const std::vector<float> logits = advance(next, states);
-    const text::TokenId id = sample(logits, sampling, sequence, static_cast<uint64_t>(step));
+    const Matrix logits = advance(next, states);
+    const text::TokenId id =
+        sample(logits.values(), sampling, sequence, static_cast<uint64_t>(step));
     generation.ids.push_back(id);
     if (on_token) on_token(id);
     if (ends(id)) {
@@ -65,18 +66,17 @@ Generator::States Generator::new_states() const {
   return states;
 }
 
-std::vector<float> Generator::advance(std::span<const text::TokenId> ids,
-                                      const States& states) const {
+Matrix Generator::advance(std::span<const text::TokenId> ids, const States& states) const {
   const auto n_tokens = static_cast<int64_t>(ids.size());
-  Matrix hidden(n_tokens, model_.hidden_size());
+  Device* device = weights_.device();
+  AnyMatrix hidden(n_tokens, model_.hidden_size(), DType::kF32, device);
   kernels::embed(ids, weights_.linear(model_.embedding()).packed, hidden);
   for (size_t layer = 0; layer < layers_.size(); ++layer) {
     layers_[layer]->forward(hidden, {&n_tokens, 1}, states[layer], nullptr);
   }
-  std::vector<float> logits(static_cast<size_t>(model_.vocab_size()));
-  compute_logits(model_, weights_, hidden.view().row_range(n_tokens - 1, 1), nullptr,
-                 MatrixView(logits.data(), 1, model_.vocab_size()));
-  return logits;
+  AnyMatrix logits(1, model_.vocab_size(), DType::kF32, device);
+  compute_logits(model_, weights_, hidden.view().row_range(n_tokens - 1, 1), nullptr, logits);
+  return to_host(logits);
 }
 
 }  // namespace vernier::runtime

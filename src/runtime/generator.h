@@ -40,7 +40,7 @@ class Generator {
   bool ends(text::TokenId id) const;
   States new_states() const;
   // Runs tokens through all layers and returns the logits of the last one.
-  std::vector<float> advance(std::span<const text::TokenId> ids, const States& states) const;
+  Matrix advance(std::span<const text::TokenId> ids, const States& states) const;
 
   const model::Model& model_;
   const model::WeightSource& weights_;

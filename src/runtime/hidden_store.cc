@@ -39,28 +39,70 @@ int open_unnamed(const std::filesystem::path& directory, int64_t size_bytes) {
                           size_bytes, std::strerror(cause)));
 }
 
-}  // namespace
-
-HiddenStore::HiddenStore(int64_t rows, int64_t cols, HiddenPlacement placement,
-                         const std::filesystem::path& directory) {
-  const int64_t size_bytes = mapped_bytes(rows, cols);
-  const bool in_file = placement == HiddenPlacement::kFile;
+void* map(int64_t size_bytes, bool in_file, const std::filesystem::path& directory) {
   const int descriptor = in_file ? open_unnamed(directory, size_bytes) : -1;
   const int flags = in_file ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
   void* data = ::mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, flags, descriptor, 0);
   if (in_file) ::close(descriptor);
-  if (data == MAP_FAILED) {
-    throw Error(ErrorKind::kOutOfMemory,
-                fmt::format("cannot map {} bytes of hidden states", size_bytes));
+  if (data != MAP_FAILED) return data;
+  throw Error(ErrorKind::kOutOfMemory,
+              fmt::format("cannot map {} bytes of hidden states", size_bytes));
+}
+
+}  // namespace
+
+HiddenStore::HiddenStore(int64_t rows, int64_t cols, HiddenPlacement placement,
+                         const std::filesystem::path& directory, Device* device)
+    : placement_(placement), device_(device) {
+  const int64_t size_bytes = mapped_bytes(rows, cols);
+  void* data = nullptr;
+  Device* where = nullptr;
+  if (placement == HiddenPlacement::kDevice) {
+    where = device;
+    data = device->allocate(size_bytes);
+  } else if (is_pinned()) {
+    data = device->allocate_pinned(size_bytes);
+  } else {
+    data = map(size_bytes, placement == HiddenPlacement::kFile, directory);
   }
-  view_ = MatrixView(static_cast<float*>(data), rows, cols);
+  view_ = AnyMatrixView(data, rows, cols, cols, DType::kF32, where);
+  if (where != nullptr || is_pinned()) fill_zero(data, where, size_bytes);
 }
 
 HiddenStore::~HiddenStore() {
-  if (view_.data != nullptr) ::munmap(view_.data, mapped_bytes(view_.rows, view_.cols));
+  if (view_.data == nullptr) return;
+  if (placement_ == HiddenPlacement::kDevice) {
+    device_->free(view_.as<std::byte>());
+  } else if (is_pinned()) {
+    device_->free_pinned(view_.data);
+  } else {
+    ::munmap(view_.data, mapped_bytes(view_.rows, view_.cols));
+  }
 }
 
 HiddenStore::HiddenStore(HiddenStore&& other) noexcept
-    : view_(std::exchange(other.view_, MatrixView())) {}
+    : view_(std::exchange(other.view_, AnyMatrixView())),
+      placement_(other.placement_),
+      device_(other.device_) {}
+
+AnyMatrix HiddenStore::fetch(int64_t first, int64_t n_rows) const {
+  AnyMatrix rows(n_rows, view_.cols, DType::kF32, device_);
+  const AnyMatrixView kept = view_.row_range(first, n_rows);
+  if (is_pinned()) {
+    device_->copy_pinned(rows.view().data, kept.data, rows.size_bytes());
+  } else {
+    copy_matrix(kept, rows);
+  }
+  return rows;
+}
+
+void HiddenStore::store(int64_t first, ConstAnyMatrixView rows) const {
+  const AnyMatrixView kept = view_.row_range(first, rows.rows);
+  if (is_pinned()) {
+    device_->copy_pinned(kept.data, rows.data, rows.rows * rows.cols * rows.elem_bytes());
+  } else {
+    copy_matrix(rows, kept);
+  }
+}
 
 }  // namespace vernier::runtime

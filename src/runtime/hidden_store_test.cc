@@ -22,7 +22,7 @@ class EitherPlace : public ::testing::TestWithParam<HiddenPlacement> {
 TEST_P(EitherPlace, StartsAtZeroAndKeepsWhatIsWritten) {
   constexpr int64_t kRows = 301, kCols = 67;
   const HiddenStore store = this->store(kRows, kCols);
-  const MatrixView view = store.view();
+  const MatrixView view = store.view().host();
   ASSERT_EQ(view.rows, kRows);
   ASSERT_EQ(view.cols, kCols);
   for (int64_t row = 0; row < kRows; ++row) {
@@ -37,11 +37,11 @@ TEST_P(EitherPlace, StartsAtZeroAndKeepsWhatIsWritten) {
 
 TEST_P(EitherPlace, MovesWithoutCopying) {
   HiddenStore first = store(3, 5);
-  first.view().row(2)[4] = 7;
-  const float* data = first.view().data;
+  first.view().host().row(2)[4] = 7;
+  const void* data = first.view().data;
   const HiddenStore second = std::move(first);
   EXPECT_EQ(second.view().data, data);
-  EXPECT_EQ(second.view().row(2)[4], 7);
+  EXPECT_EQ(second.view().host().row(2)[4], 7);
   EXPECT_EQ(first.view().data, nullptr);
   EXPECT_EQ(first.view().rows, 0);
 }

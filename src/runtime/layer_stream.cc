@@ -48,14 +48,16 @@ void check_ids(const Windows& windows, int64_t vocab_size) {
 }
 
 void embed_all(const model::Model& model, const model::WeightSource& weights,
-               const Windows& windows, MatrixView hidden) {
+               const Windows& windows, const HiddenStore& hidden) {
   const model::LinearWeight table = weights.linear(model.embedding());
   int64_t row = 0;
   for (const std::vector<text::TokenId>& window : windows) {
     const auto length = static_cast<int64_t>(window.size());
-    kernels::embed(window, table.packed, hidden.row_range(row, length));
+    hidden.update(row, length,
+                  [&](AnyMatrixView rows) { kernels::embed(window, table.packed, rows); });
     row += length;
   }
+  weights.done_with(model.embedding());
 }
 
 void advise_layer(const model::Model& model, const model::WeightSource& weights, int layer,
@@ -64,13 +66,27 @@ void advise_layer(const model::Model& model, const model::WeightSource& weights,
   for (const model::Module* module : model.tree().modules_of(layer)) (weights.*advise)(*module);
 }
 
-void run_batch(const model::Layer& layer, const Batch& batch, MatrixView hidden,
+std::unique_ptr<model::Layer> load_layer(const model::Model& model,
+                                         const model::WeightSource& weights, int layer,
+                                         PhaseTimes* phases) {
+  const PhaseTimer timer(phases, "wait for weights");
+  return model.load_layer(layer, weights);
+}
+
+// A device is behind the host by what it has queued: that is forward time too.
+void finish_queue(Device* device, PhaseTimes* phases) {
+  const PhaseTimer timer(phases, "forward");
+  if (device != nullptr) device->synchronize();
+}
+
+void run_batch(const model::Layer& layer, const Batch& batch, const HiddenStore& hidden,
                model::SiteHook* hook) {
   std::vector<std::unique_ptr<model::LayerState>> states;
   for (size_t sequence = 0; sequence < batch.lengths.size(); ++sequence) {
     states.push_back(layer.new_state());
   }
-  layer.forward(hidden.row_range(batch.first_row, batch.n_rows), batch.lengths, states, hook);
+  hidden.update(batch.first_row, batch.n_rows,
+                [&](AnyMatrixView rows) { layer.forward(rows, batch.lengths, states, hook); });
 }
 
 }  // namespace
@@ -88,21 +104,28 @@ HiddenStore stream_layers(const model::Model& model, const model::WeightSource& 
   const std::vector<Batch> batches = make_batches(windows, options.batch_windows);
   const int n_layers = static_cast<int>(model.tree().layers().size());
 
-  HiddenStore hidden(tokens, model.hidden_size(), options.placement, options.spill_directory);
-  embed_all(model, weights, windows, hidden.view());
+  HiddenStore hidden(tokens, model.hidden_size(), options.placement, options.spill_directory,
+                     weights.device());
+  advise_layer(model, weights, 0, &model::WeightSource::will_need);
+  {
+    const PhaseTimer timer(options.phases, "embed");
+    embed_all(model, weights, windows, hidden);
+  }
   // Tokens through one layer count as a share of as many through all of them.
   ProgressState state{options.label, 0, tokens, "tokens"};
   int64_t n_passed = 0;  // tokens x layers
   for (int layer = 0; layer < n_layers; ++layer) {
-    const std::unique_ptr<model::Layer> loaded = model.load_layer(layer, weights);
+    const std::unique_ptr<model::Layer> loaded = load_layer(model, weights, layer, options.phases);
     advise_layer(model, weights, layer + 1, &model::WeightSource::will_need);
     state.label = fmt::format("{}, layer {} of {}", options.label, layer + 1, n_layers);
     for (const Batch& batch : batches) {
-      run_batch(*loaded, batch, hidden.view(), options.hook);
+      const PhaseTimer timer(options.phases, "forward");
+      run_batch(*loaded, batch, hidden, options.hook);
       n_passed += batch.n_rows;
       state.done = n_passed / n_layers;
       if (options.progress != nullptr) options.progress->update(state);
     }
+    finish_queue(weights.device(), options.phases);
     if (options.visitor != nullptr) options.visitor->on_layer_done(layer);
     advise_layer(model, weights, layer, &model::WeightSource::done_with);
   }

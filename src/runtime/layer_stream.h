@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/phases.h"
 #include "base/progress.h"
 #include "model/model.h"
 #include "model/weight_source.h"
@@ -35,6 +36,7 @@ struct StreamOptions {
   model::SiteHook* hook = nullptr;
   LayerVisitor* visitor = nullptr;
   ProgressSink* progress = nullptr;
+  PhaseTimes* phases = nullptr;
   std::string label = "running";  // what the progress line says is being done
 };
 

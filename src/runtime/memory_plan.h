@@ -12,7 +12,24 @@ namespace vernier::runtime {
 struct JobSize {
   int64_t n_windows = 0;  // 0: no forward pass at all
   int64_t window_tokens = 0;
-  int64_t n_passes = 1;  // hidden-state stores alive at once
+  int64_t n_passes = 1;  // models compared: so many hidden-state stores are alive at once
+};
+
+// Where a job runs and what it may take. Limits of 0: 60 % of the host's memory that is free, 90 %
+// of the device's.
+struct MemoryLimits {
+  int64_t host_bytes = 0;
+  Device* device = nullptr;  // null: the host computes
+  int64_t device_bytes = 0;
+};
+
+// A device's memory at its peak.
+struct DevicePlan {
+  int64_t weight_bytes = 0;  // the layer that runs and the one that is on its way; or the embedding
+  int64_t hidden_bytes = 0;  // 0 where hidden states do not fit
+  int64_t state_bytes = 0;   // of the batch at hand
+  int64_t scratch_bytes = 0;  // activations inside a layer, packed planes, logits, libraries
+  int64_t total_bytes = 0;
 };
 
 struct MemoryPlan {
@@ -23,12 +40,12 @@ struct MemoryPlan {
   int64_t batch_windows = 0;
   HiddenPlacement placement = HiddenPlacement::kMemory;
   int64_t anonymous_bytes = 0;  // what the process itself allocates at its peak, without the code
+  DevicePlan device;            // zeros where the host computes
   int64_t forward_flops = 0;    // multiply and add counted as two
 };
 
-// `memory_limit_bytes` caps anonymous memory; 0: 60 % of what the machine has. Throws OutOfMemory
-// with the numbers when not even one batch fits.
-MemoryPlan plan_memory(const model::Model& model, const JobSize& job, int64_t memory_limit_bytes);
+// Throws OutOfMemory with the numbers when not even one batch fits.
+MemoryPlan plan_memory(const model::Model& model, const JobSize& job, const MemoryLimits& limits);
 
 // Memory the machine could give now, in bytes (MemAvailable).
 int64_t available_memory_bytes();

@@ -15,7 +15,7 @@ namespace {
 class LatentPlan : public ::testing::Test {
  protected:
   MemoryPlan plan(const JobSize& job, int64_t limit) const {
-    return plan_memory(*stored_.model, job, limit);
+    return plan_memory(*stored_.model, job, {.host_bytes = limit});
   }
 
   const model::StoredModel stored_ =
