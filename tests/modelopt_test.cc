@@ -114,7 +114,7 @@ INSTANTIATE_TEST_SUITE_P(Variants, BareWeight,
 struct Run {
   std::string name;    // the golden directory
   std::string recipe;  // ours
-  std::string kv = "none";
+  std::string kv;
 };
 
 const std::vector<Run> kRuns = {

@@ -18,26 +18,26 @@ struct PeerRun {
   const char* kv;
 };
 constexpr PeerRun kRuns[] = {
-    {"fp8", "fp8", "none"},
+    {"fp8", "fp8", ""},
     {"kv_fp8_only", "", "fp8"},
-    {"lightning_w4a16_nvfp4_4o6", "nemotron_3.5_lightning_w4a16", "none"},
-    {"mamba_moe_fp8_aggressive", "mamba_moe_fp8_aggressive", "none"},
-    {"mamba_moe_fp8_conservative", "mamba_moe_fp8_conservative", "none"},
+    {"lightning_w4a16_nvfp4_4o6", "nemotron_3.5_lightning_w4a16", ""},
+    {"mamba_moe_fp8_aggressive", "mamba_moe_fp8_aggressive", ""},
+    {"mamba_moe_fp8_conservative", "mamba_moe_fp8_conservative", ""},
     {"mamba_moe_fp8_conservative-kv_fp8", "mamba_moe_fp8_conservative", "fp8"},
-    {"mamba_moe_nvfp4_aggressive", "mamba_moe_nvfp4_aggressive", "none"},
+    {"mamba_moe_nvfp4_aggressive", "mamba_moe_nvfp4_aggressive", ""},
     {"mamba_moe_nvfp4_aggressive-kv_fp8", "mamba_moe_nvfp4_aggressive", "fp8"},
-    {"mamba_moe_nvfp4_conservative", "mamba_moe_nvfp4_conservative", "none"},
-    {"nano4b_nvfp4_w4a16", "nemotron_3_nano_4b_nvfp4", "none"},
-    {"nvfp4", "nvfp4", "none"},
+    {"mamba_moe_nvfp4_conservative", "mamba_moe_nvfp4_conservative", ""},
+    {"nano4b_nvfp4_w4a16", "nemotron_3_nano_4b_nvfp4", ""},
+    {"nvfp4", "nvfp4", ""},
     {"nvfp4-kv_fp8_cast", "nvfp4", "fp8_cast"},
     {"nvfp4-kv_nvfp4", "nvfp4", "nvfp4"},
-    {"nvfp4_experts_only", "nvfp4_experts_only", "none"},
-    {"nvfp4_four_over_six", "nvfp4_four_over_six", "none"},
-    {"nvfp4_w4a4_weight_mse_fp8_sweep", "nvfp4_sweep", "none"},
-    {"super_nvfp4-max-calib", "nemotron_3_super_nvfp4_max", "none"},
-    {"super_nvfp4-mse", "nemotron_3_super_nvfp4", "none"},
-    {"ultra_nvfp4-4o6", "nemotron_3_ultra_nvfp4", "none"},
-    {"w4a16_nvfp4", "w4a16_nvfp4", "none"},
+    {"nvfp4_experts_only", "nvfp4_experts_only", ""},
+    {"nvfp4_four_over_six", "nvfp4_four_over_six", ""},
+    {"nvfp4_w4a4_weight_mse_fp8_sweep", "nvfp4_sweep", ""},
+    {"super_nvfp4-max-calib", "nemotron_3_super_nvfp4_max", ""},
+    {"super_nvfp4-mse", "nemotron_3_super_nvfp4", ""},
+    {"ultra_nvfp4-4o6", "nemotron_3_ultra_nvfp4", ""},
+    {"w4a16_nvfp4", "w4a16_nvfp4", ""},
 };
 
 // "nvfp4/nvfp4", "fp8_e4m3/-", "bf16": what the tensors of a module say.
@@ -59,7 +59,7 @@ Recipe recipe_of(const PeerRun& run) {
   if (*run.recipe) recipe = load_recipe(run.recipe);
   std::erase_if(recipe.rules,
                 [](const Rule& rule) { return rule.pattern.rfind("*layers.", 0) == 0; });
-  append_kv_preset(recipe, run.kv);
+  if (*run.kv) append_kv_preset(recipe, run.kv);
   return recipe;
 }
 

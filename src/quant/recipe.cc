@@ -190,11 +190,10 @@ Recipe read_recipe(const Node& root) {
 Recipe load_recipe(std::string_view name_or_path) { return read_recipe(open_recipe(name_or_path)); }
 
 void append_kv_preset(Recipe& recipe, std::string_view preset) {
-  if (preset == "none") return;
   const std::vector<std::string> presets = shipped_names("kv");
   if (std::find(presets.begin(), presets.end(), preset) == presets.end()) {
     throw Error(ErrorKind::kInvalidArgument,
-                fmt::format("unknown KV-cache format \"{}\", expected none, {}", preset,
+                fmt::format("unknown KV-cache format \"{}\", expected one of {}", preset,
                             fmt::join(presets, ", ")));
   }
   const auto file = open_shipped(fmt::format("kv/{}", preset));

@@ -41,7 +41,7 @@ TEST(ShippedRecipes, AreListedWithDescriptions) {
                                    "nemotron_3_super_nvfp4", "nemotron_3_super_nvfp4_max",
                                    "nemotron_3_ultra_nvfp4", "nvfp4", "nvfp4_experts_only",
                                    "nvfp4_four_over_six", "nvfp4_sweep", "w4a16_nvfp4"));
-  EXPECT_THAT(shipped_names("kv"), testing::ElementsAre("fp8", "fp8_cast", "nvfp4"));
+  EXPECT_THAT(shipped_names("kv"), testing::ElementsAre("fp8", "fp8_cast", "none", "nvfp4"));
 }
 
 TEST(ShippedRecipes, ApplyToTheirNetworks) {
@@ -58,6 +58,14 @@ TEST(ShippedRecipes, ApplyToTheirNetworks) {
       EXPECT_LT(plan.bits_per_weight(), 16);
     }
   }
+}
+
+TEST(ShippedRecipes, TheKvPresetNoneOverrulesTheRecipe) {
+  Recipe recipe = load_recipe("nemotron_3_super_nvfp4");
+  const auto network = mixed_network();
+  EXPECT_NE(make_plan(recipe, network->tree(), {}).kv_format(), nullptr);
+  append_kv_preset(recipe, "none");
+  EXPECT_EQ(make_plan(recipe, network->tree(), {}).kv_format(), nullptr);
 }
 
 TEST(ShippedRecipes, AnswerToTheirOtherNames) {
