@@ -3,32 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 
 #include "base/error.h"
+#include "kernels/elementwise.h"
 
 namespace vernier::calib {
 namespace {
 
-// The largest |x|. Magnitudes of floats order as their bit patterns do, and NaN and infinity are
-// the largest of all, so that one integer maximum finds both the amax and any non-finite value.
-float max_abs(ConstMatrixView x) {
-  uint32_t largest = 0;
-#pragma omp parallel for reduction(max : largest) schedule(static)
-  for (int64_t row = 0; row < x.rows; ++row) {
-    uint32_t row_largest = 0;
-    for (float value : x.row(row)) {
-      row_largest = std::max(row_largest, std::bit_cast<uint32_t>(value) & 0x7FFFFFFFu);
-    }
-    largest = std::max(largest, row_largest);
-  }
-  return std::bit_cast<float>(largest);
-}
-
 // `what` names them in the error: "the keys of ...".
-float finite_amax(ConstMatrixView x, const std::string& what) {
-  const float amax = max_abs(x);
+float finite_amax(float amax, const std::string& what) {
   if (std::isfinite(amax)) return amax;
   throw Error(ErrorKind::kCorrupt,
               fmt::format("calibration: {} hold a value that is not finite, expected finite "
@@ -36,27 +20,43 @@ float finite_amax(ConstMatrixView x, const std::string& what) {
                           what));
 }
 
-void raise(float& amax, float seen) { amax = std::max(amax, seen); }
-
 }  // namespace
 
 AmaxObserver::AmaxObserver(const quant::QuantPlan& plan, double all_experts_ratio)
     : plan_(plan), all_experts_ratio_(all_experts_ratio) {}
 
-void AmaxObserver::on_input(const model::Module& linear, ConstMatrixView x) {
+void AmaxObserver::on_input(const model::Module& linear, ConstAnyMatrixView x) {
   if (!plan_.site(linear).needs_input_amax()) return;
-  raise(layers_[linear.layer].input_amax[&linear], finite_amax(x, "the inputs of " + linear.name));
+  Observed& seen = observed(linear.layer, x.device);
+  const auto [slot, is_new] = seen.inputs.try_emplace(&linear, seen.n_slots);
+  seen.n_slots += is_new;
+  kernels::accumulate_amax(x, seen.amax.view().part(slot->second, 1));
 }
 
-void AmaxObserver::on_kv(const model::AttentionSite& site, ConstMatrixView k, ConstMatrixView v) {
+void AmaxObserver::on_kv(const model::AttentionSite& site, ConstAnyMatrixView k,
+                         ConstAnyMatrixView v) {
   if (plan_.kv_format() == nullptr || plan_.kv_is_cast()) return;
-  KvAmax& amax = layers_[site.layer].kv_amax[&site];
-  raise(amax.k, finite_amax(k, "the keys of " + site.name));
-  raise(amax.v, finite_amax(v, "the values of " + site.name));
+  Observed& seen = observed(site.layer, k.device);
+  const auto [slot, is_new] = seen.kv.try_emplace(&site, seen.n_slots);
+  seen.n_slots += is_new ? 2 : 0;
+  kernels::accumulate_amax(k, seen.amax.view().part(slot->second, 1));
+  kernels::accumulate_amax(v, seen.amax.view().part(slot->second + 1, 1));
+}
+
+// Room for all that a layer can show.
+AmaxObserver::Observed& AmaxObserver::observed(int layer, Device* device) {
+  Observed& seen = observed_[layer];
+  if (seen.amax.size() > 0) return seen;
+  int64_t n_slots = 0;
+  for (const quant::SitePlan& site : plan_.sites) n_slots += site.module->layer == layer;
+  for (const quant::KvPlan& kv : plan_.kv) n_slots += kv.site->layer == layer ? 2 : 0;
+  seen.amax = Vector<float>(n_slots, device);
+  fill_zero(seen.amax.view().data, device, n_slots * static_cast<int64_t>(sizeof(float)));
+  return seen;
 }
 
 void AmaxObserver::on_routing(int layer, std::span<const int64_t> tokens_per_expert) {
-  std::vector<int64_t>& counts = layers_[layer].expert_tokens;
+  std::vector<int64_t>& counts = observed_[layer].expert_tokens;
   counts.resize(tokens_per_expert.size());
   for (size_t expert = 0; expert < counts.size(); ++expert) {
     counts[expert] += tokens_per_expert[expert];
@@ -69,10 +69,23 @@ int64_t AmaxObserver::statistics_top_k(int64_t top_k, int64_t n_experts) {
   return std::clamp(widened, top_k, n_experts);
 }
 
-const LayerStatistics& AmaxObserver::layer(int layer) const {
-  static const LayerStatistics kNothing;
-  const auto found = layers_.find(layer);
-  return found == layers_.end() ? kNothing : found->second;
+LayerStatistics AmaxObserver::layer(int layer) const {
+  LayerStatistics statistics;
+  const auto found = observed_.find(layer);
+  if (found == observed_.end()) return statistics;
+  const Observed& seen = found->second;
+  const std::vector<float> amax = seen.amax.to_host();
+  for (const auto& [module, slot] : seen.inputs) {
+    statistics.input_amax[module] =
+        finite_amax(amax[static_cast<size_t>(slot)], "the inputs of " + module->name);
+  }
+  for (const auto& [site, slot] : seen.kv) {
+    const auto first = static_cast<size_t>(slot);
+    statistics.kv_amax[site] = {finite_amax(amax[first], "the keys of " + site->name),
+                                finite_amax(amax[first + 1], "the values of " + site->name)};
+  }
+  statistics.expert_tokens = seen.expert_tokens;
+  return statistics;
 }
 
 }  // namespace vernier::calib

@@ -31,19 +31,30 @@ class AmaxObserver : public model::SiteHook {
   // must outlive this.
   AmaxObserver(const quant::QuantPlan& plan, double all_experts_ratio);
 
-  // Both throw Corrupt naming the site when a value is not finite.
-  void on_input(const model::Module& linear, ConstMatrixView x) override;
-  void on_kv(const model::AttentionSite& site, ConstMatrixView k, ConstMatrixView v) override;
+  // On a device both are queued only.
+  void on_input(const model::Module& linear, ConstAnyMatrixView x) override;
+  void on_kv(const model::AttentionSite& site, ConstAnyMatrixView k, ConstAnyMatrixView v) override;
   void on_routing(int layer, std::span<const int64_t> tokens_per_expert) override;
   int64_t statistics_top_k(int64_t top_k, int64_t n_experts) override;
 
-  // What a layer has shown so far; -1 for modules outside the stack. Valid until more is observed.
-  const LayerStatistics& layer(int layer) const;
+  // What a layer has shown so far; -1 for modules outside the stack. Waits for the device. Throws
+  // Corrupt naming the site when a value was not finite.
+  LayerStatistics layer(int layer) const;
 
  private:
+  // Running maxima of one layer, where the layer runs, and which slot is whose.
+  struct Observed {
+    Vector<float> amax;
+    int64_t n_slots = 0;
+    std::map<const model::Module*, int64_t> inputs;
+    std::map<const model::AttentionSite*, int64_t> kv;  // keys; values are the next slot's
+    std::vector<int64_t> expert_tokens;
+  };
+  Observed& observed(int layer, Device* device);
+
   const quant::QuantPlan& plan_;
   double all_experts_ratio_;
-  std::map<int, LayerStatistics> layers_;
+  std::map<int, Observed> observed_;
 };
 
 }  // namespace vernier::calib

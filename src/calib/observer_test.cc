@@ -50,7 +50,7 @@ TEST_F(ObserverTest, KeepsTheLargestMagnitude) {
   observe(observer, 0, {-0.0f, 2});
   observe_kv(observer, -3, 0.5f);
   observe_kv(observer, 1, -0.75f);
-  const LayerStatistics& seen = observer.layer(4);
+  const LayerStatistics seen = observer.layer(4);
   EXPECT_EQ(seen.input_amax.at(&modules_[0]), 2.5f);
   EXPECT_EQ(seen.kv_amax.at(&attention_).k, 3);
   EXPECT_EQ(seen.kv_amax.at(&attention_).v, 0.75f);
@@ -76,18 +76,24 @@ TEST_F(ObserverTest, LeavesAloneWhatThePlanDoesNotNeed) {
 }
 
 TEST_F(ObserverTest, NonFiniteActivationsNameTheSite) {
-  AmaxObserver observer(plan_, 0);
   for (const float bad : {kInf, -kInf, std::nanf(""), -std::nanf("")}) {
-    const Error error = error_of([&] { observe(observer, 0, {1, bad, 3}); });
+    AmaxObserver observer(plan_, 0);
+    observe(observer, 0, {1, bad, 3});
+    observe(observer, 0, {1, 2, 3});
+    const Error error = error_of([&] { observer.layer(4); });
     EXPECT_EQ(error.kind(), ErrorKind::kCorrupt);
     EXPECT_EQ(
         error.message(),
         "calibration: the inputs of linear.0 hold a value that is not finite, expected finite "
         "activations on this text (check the checkpoint's weights)");
   }
-  EXPECT_THAT(error_of([&] { observe_kv(observer, kInf, 0); }).message(),
+  AmaxObserver keys(plan_, 0);
+  observe_kv(keys, kInf, 0);
+  EXPECT_THAT(error_of([&] { keys.layer(4); }).message(),
               ::testing::StartsWith("calibration: the keys of mixer hold a value"));
-  EXPECT_THAT(error_of([&] { observe_kv(observer, 0, kInf); }).message(),
+  AmaxObserver values(plan_, 0);
+  observe_kv(values, 0, kInf);
+  EXPECT_THAT(error_of([&] { values.layer(4); }).message(),
               ::testing::StartsWith("calibration: the values of mixer hold a value"));
 }
 

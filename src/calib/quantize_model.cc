@@ -35,7 +35,7 @@ class Quantization : public runtime::LayerVisitor {
     if (needs_forward_pass()) {
       calibrate();
     } else {
-      for (int layer = 0; layer < n_layers(); ++layer) finish_layer(layer);
+      quantize_all_layers();
     }
     finish_layer(kOutsideStack);
     pass_through();
@@ -51,6 +51,24 @@ class Quantization : public runtime::LayerVisitor {
   // What an earlier run did with a layer; null when it did not finish it.
   const io::Json* recorded(int layer) const {
     return job_.journal == nullptr ? nullptr : job_.journal->find(journal_key(layer));
+  }
+
+  // Without calibration a device has nothing to do but to encode: the next layer is on its way.
+  void quantize_all_layers() {
+    for (int layer = 0; layer < n_layers(); ++layer) {
+      if (job_.weights.device() != nullptr) will_quantize(layer + 1);
+      finish_layer(layer);
+    }
+  }
+
+  void will_quantize(int layer) const {
+    for (const model::Module* module : job_.model.tree().modules_of(layer)) {
+      if (recorded(layer) == nullptr && is_quantized(*module)) job_.weights.will_need(*module);
+    }
+  }
+
+  bool is_quantized(const model::Module& module) const {
+    return may_be_quantized(module) && job_.plan.site(module).is_quantized();
   }
 
   bool head_needs_amax() const { return job_.plan.site(job_.model.head()).needs_input_amax(); }
@@ -70,19 +88,22 @@ class Quantization : public runtime::LayerVisitor {
     options.hook = &observer_;
     options.visitor = this;
     options.progress = job_.progress;
+    options.phases = job_.phases;
     options.label = "calibrating";
     const runtime::HiddenStore hidden =
         runtime::stream_layers(job_.model, job_.weights, job_.windows, options);
-    if (head_needs_amax()) observe_head(hidden.view());
+    if (head_needs_amax()) observe_head(hidden);
   }
 
-  void observe_head(ConstMatrixView hidden) {
+  void observe_head(const runtime::HiddenStore& hidden) {
     constexpr int64_t kPieceTokens = 4096;
-    for (int64_t first = 0; first < hidden.rows; first += kPieceTokens) {
-      const int64_t n_rows = std::min(kPieceTokens, hidden.rows - first);
-      Matrix normed(n_rows, hidden.cols);
-      job_.model.final_norm(hidden.row_range(first, n_rows), job_.weights, normed);
-      observer_.on_input(job_.model.head(), normed);
+    for (int64_t first = 0; first < hidden.view().rows; first += kPieceTokens) {
+      const int64_t n_rows = std::min(kPieceTokens, hidden.view().rows - first);
+      hidden.read(first, n_rows, [&](ConstAnyMatrixView rows) {
+        AnyMatrix normed = new_activation(rows.rows, rows.cols, rows.device);
+        job_.model.final_norm(rows, job_.weights, normed);
+        observer_.on_input(job_.model.head(), normed);
+      });
     }
   }
 
@@ -94,20 +115,23 @@ class Quantization : public runtime::LayerVisitor {
       return;
     }
     LayerReport report = write_layer(layer);
-    for (quant::QuantizedSink* sink : job_.sinks) sink->sync();
-    if (job_.journal != nullptr) job_.journal->append(journal_key(layer), to_json(report));
+    {
+      const PhaseTimer timer(job_.phases, "sync");
+      for (quant::QuantizedSink* sink : job_.sinks) sink->sync();
+      if (job_.journal != nullptr) job_.journal->append(journal_key(layer), to_json(report));
+    }
     report_.layers.push_back(std::move(report));
     show_progress(layer);
   }
 
   LayerReport write_layer(int layer) {
-    const LayerStatistics& statistics = observer_.layer(layer);
+    const LayerStatistics statistics = observer_.layer(layer);
     const bool share_experts = job_.all_experts_ratio <= 0;
     const auto input_amax = resolve_input_amax(job_.plan, layer, statistics, share_experts);
 
     LayerReport report{layer, {}, {}, statistics.expert_tokens};
     for (const model::Module* module : job_.model.tree().modules_of(layer)) {
-      if (may_be_quantized(*module) && job_.plan.site(*module).is_quantized()) {
+      if (is_quantized(*module)) {
         report.modules.push_back(quantize(job_.plan.site(*module), input_amax));
       } else {
         for (const model::TensorSpec& spec : module->tensors) copy(spec.name);
@@ -125,16 +149,12 @@ class Quantization : public runtime::LayerVisitor {
                         const std::map<const model::Module*, InputAmax>& input_amax) {
     const model::Module& module = *site.module;
     const std::string& name = module.tensors.front().name;
-    const TensorView weight = job_.checkpoint.tensor(name);
-    const float amax = std::max(finite_amax(name, weight), fused_amax(site));
-    const formats::PackedTensor packed =
-        site.weight_format->encode(weight, {site.scale_rule, job_.arithmetic, amax});
-    for (quant::QuantizedSink* sink : job_.sinks) sink->write_weight(module, packed.view());
+    const SourceWeight source = source_weight(module);
+    const auto [packed, distortion, amax] = encode(site, name, source.tensor);
+    write_weight(module, packed);
     for (size_t index = 1; index < module.tensors.size(); ++index) {
       copy(module.tensors[index].name);
     }
-
-    const formats::Distortion distortion = formats::measure_distortion(weight, packed.view());
     ModuleReport report{.name = module.name,
                         .weight = std::string(site.weight_format->name),
                         .signal = distortion.signal,
@@ -150,6 +170,46 @@ class Quantization : public runtime::LayerVisitor {
     report.input_amax = input.amax;
     report.amax_source = input.source;
     return report;
+  }
+
+  struct Encoded {
+    formats::PackedTensor packed;
+    formats::Distortion distortion;
+    float amax;
+  };
+  Encoded encode(const quant::SitePlan& site, const std::string& name, const TensorView& weight) {
+    const PhaseTimer timer(job_.phases, "encode");
+    const float amax = std::max(finite_amax(name, weight), fused_amax(site));
+    formats::PackedTensor packed = formats::encode_weight(*site.weight_format, weight,
+                                                          {site.scale_rule, job_.arithmetic, amax});
+    const formats::Distortion distortion = formats::measure_distortion(weight, packed.view());
+    return {std::move(packed), distortion, amax};
+  }
+
+  // A module's weight as the source stores it: on the device that encodes it, or in a mapped file.
+  struct SourceWeight {
+    TensorView tensor;
+    model::LinearWeight owner;
+  };
+  // Devices encode BF16; other types are rounded to it on the host.
+  SourceWeight source_weight(const model::Module& module) const {
+    const TensorView tensor = job_.checkpoint.tensor(module.tensors.front().name);
+    if (job_.weights.device() == nullptr || tensor.dtype != DType::kBF16) return {tensor, {}};
+    const model::LinearWeight there = job_.weights.linear(module);
+    return {there.packed.plane(formats::PlaneRole::kCodes), there};
+  }
+
+  void write_weight(const model::Module& module, const formats::PackedTensor& packed) {
+    if (packed.view().device() == nullptr) return write_weight(module, packed.view());
+    write_weight(module, download(packed.view()).view());
+  }
+  formats::PackedTensor download(const formats::PackedView& packed) {
+    const PhaseTimer timer(job_.phases, "download");
+    return formats::to_host(packed);
+  }
+  void write_weight(const model::Module& module, const formats::PackedView& packed) {
+    const PhaseTimer timer(job_.phases, "write");
+    for (quant::QuantizedSink* sink : job_.sinks) sink->write_weight(module, packed);
   }
 
   KvReport write_kv(const model::AttentionSite& site, const LayerStatistics& statistics) {
@@ -172,7 +232,7 @@ class Quantization : public runtime::LayerVisitor {
     for (const model::Module* member : job_.model.tree().modules_of(site.module->layer)) {
       if (member->fusion_group != group) continue;
       const std::string& name = member->tensors.front().name;
-      amax = std::max(amax, finite_amax(name, job_.checkpoint.tensor(name)));
+      amax = std::max(amax, finite_amax(name, source_weight(*member).tensor));
     }
     return fused_amax_[group] = amax;
   }
@@ -189,6 +249,7 @@ class Quantization : public runtime::LayerVisitor {
 
   // A tensor of the network that stays as it is.
   void copy(const std::string& name) {
+    const PhaseTimer timer(job_.phases, "copy");
     const TensorView tensor = job_.checkpoint.tensor(name);
     if (is_floating(tensor.dtype)) finite_amax(name, tensor);
     for (quant::QuantizedSink* sink : job_.sinks) sink->copy_tensor(name, tensor);
@@ -196,6 +257,7 @@ class Quantization : public runtime::LayerVisitor {
 
   // Tensors that no module owns (multi-token prediction layers above all) are copied unseen.
   void pass_through() {
+    const PhaseTimer timer(job_.phases, "copy");
     for (const std::string& name : job_.checkpoint.names()) {
       if (job_.model.tree().owner_of(name) != nullptr) continue;
       report_.passed_through.push_back(name);

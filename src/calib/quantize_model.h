@@ -28,6 +28,7 @@ struct QuantizeJob {
   formats::Arithmetic arithmetic = formats::Arithmetic::kCuda;
   io::Journal* journal = nullptr;  // null: nothing is resumed
   ProgressSink* progress = nullptr;
+  PhaseTimes* phases = nullptr;
 };
 
 // Writes every tensor of the checkpoint to every sink and finishes the sinks. Throws Corrupt naming

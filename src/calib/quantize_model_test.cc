@@ -70,16 +70,19 @@ class CountingModel : public model::Model {
   const model::Module& embedding() const override { return inner_.embedding(); }
   const model::Module& head() const override { return inner_.head(); }
   int64_t active_weights() const override { return inner_.active_weights(); }
-  int64_t state_bytes(int layer, int64_t n_tokens) const override {
-    return inner_.state_bytes(layer, n_tokens);
+  int64_t state_bytes(int layer, int64_t n_tokens, const Device* device) const override {
+    return inner_.state_bytes(layer, n_tokens, device);
+  }
+  int64_t scratch_bytes(int layer, int64_t n_tokens, const Device* device) const override {
+    return inner_.scratch_bytes(layer, n_tokens, device);
   }
   std::unique_ptr<model::Layer> load_layer(int layer,
                                            const model::WeightSource& weights) const override {
     ++n_loaded;
     return inner_.load_layer(layer, weights);
   }
-  void final_norm(ConstMatrixView hidden, const model::WeightSource& weights,
-                  MatrixView normed) const override {
+  void final_norm(ConstAnyMatrixView hidden, const model::WeightSource& weights,
+                  AnyMatrixView normed) const override {
     inner_.final_norm(hidden, weights, normed);
   }
 
@@ -239,18 +242,19 @@ TEST(QuantizeModel, QueriesKeysAndValuesKeepTheirOwnInFp8) {
 
 // The largest inputs, seen by a network that is loaded as a whole.
 struct Maxima : model::SiteHook {
-  void on_input(const model::Module& linear, ConstMatrixView x) override {
+  void on_input(const model::Module& linear, ConstAnyMatrixView x) override {
     raise(inputs[linear.name], x);
     if (linear.expert >= 0) raise(inputs[linear.expert_group], x);
   }
-  void on_kv(const model::AttentionSite&, ConstMatrixView k, ConstMatrixView v) override {
+  void on_kv(const model::AttentionSite&, ConstAnyMatrixView k, ConstAnyMatrixView v) override {
     raise(kv.first, k);
     raise(kv.second, v);
   }
   void on_routing(int, std::span<const int64_t> counts) override {
     tokens.emplace_back(counts.begin(), counts.end());
   }
-  static void raise(float& amax, ConstMatrixView x) {
+  static void raise(float& amax, ConstAnyMatrixView seen) {
+    const ConstMatrixView x = seen.host();
     for (int64_t row = 0; row < x.rows; ++row) {
       for (float value : x.row(row)) amax = std::max(amax, std::abs(value));
     }

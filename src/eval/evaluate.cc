@@ -4,12 +4,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <optional>
 
 #include "base/check.h"
 #include "base/error.h"
 #include "eval/estimate.h"
-#include "kernels/log_softmax.h"
+#include "kernels/score.h"
 #include "runtime/head.h"
 
 namespace vernier::eval {
@@ -22,35 +21,20 @@ struct Sums {
   double n_agreeing = 0;
 };
 
-// One position, scored against the baseline's logits for the same position.
-Sums score_position(std::span<const float> base, std::span<const float> logits,
-                    std::optional<text::TokenId> target) {
-  Sums position;
-  if (target) position.nll = kernels::log_sum_exp(logits) - logits[static_cast<size_t>(*target)];
-  if (base.data() == logits.data()) {  // the baseline itself
-    position.n_agreeing = 1;
-    return position;
-  }
-  position.kl = kernels::kl_divergence(base, logits);
-  position.n_agreeing = kernels::argmax(base) == kernels::argmax(logits) ? 1 : 0;
-  return position;
-}
-
-// Adds a piece of a window, which starts at its position `start`. Positions are scored in parallel
-// and added in order.
-void add_piece(const std::vector<text::TokenId>& window, int64_t start, ConstMatrixView base,
-               ConstMatrixView logits, Sums& sums) {
-  std::vector<Sums> positions(static_cast<size_t>(logits.rows));
-#pragma omp parallel for schedule(static)
+// Adds a piece of a window, which starts at its position `start`; positions in order.
+void add_piece(const std::vector<text::TokenId>& window, int64_t start, ConstAnyMatrixView base,
+               ConstAnyMatrixView logits, Sums& sums) {
+  std::vector<int32_t> targets;
   for (int64_t row = 0; row < logits.rows; ++row) {
     const auto next = static_cast<size_t>(start + row + 1);
-    const auto target = next < window.size() ? std::optional(window[next]) : std::nullopt;
-    positions[static_cast<size_t>(row)] = score_position(base.row(row), logits.row(row), target);
+    targets.push_back(next < window.size() ? window[next] : kernels::kNoTarget);
   }
-  for (const Sums& position : positions) {
-    sums.nll += position.nll;
-    sums.kl += position.kl;
-    sums.n_agreeing += position.n_agreeing;
+  std::vector<kernels::TokenScore> scores(targets.size());
+  kernels::score_logits(base, logits, targets, scores);
+  for (const kernels::TokenScore& score : scores) {
+    sums.nll += score.nll;
+    sums.kl += score.kl;
+    sums.n_agreeing += score.is_agreed ? 1 : 0;
   }
 }
 
@@ -70,11 +54,12 @@ class Evaluation {
   std::vector<Score> run() const {
     check_vocabularies();
     const runtime::HiddenStore base = final_hidden(0);
-    const std::vector<Sums> base_sums = measure(0, base.view(), base.view());
+    const std::vector<Sums> base_sums = measure(0, base, base);
     std::vector<Score> scores = {summarize(0, base_sums, base_sums)};
     for (size_t index = 1; index < candidates_.size(); ++index) {
       const runtime::HiddenStore hidden = final_hidden(index);
-      scores.push_back(summarize(index, base_sums, measure(index, base.view(), hidden.view())));
+      scores.push_back(summarize(index, base_sums, measure(index, base, hidden)));
+      candidates_[index].weights.done_with(candidates_[index].model.head());
     }
     return scores;
   }
@@ -99,41 +84,43 @@ class Evaluation {
   }
 
   // Sums by window.
-  std::vector<Sums> measure(size_t index, ConstMatrixView base_hidden,
-                            ConstMatrixView hidden) const {
+  std::vector<Sums> measure(size_t index, const runtime::HiddenStore& base,
+                            const runtime::HiddenStore& own) const {
     std::vector<Sums> sums;
     int64_t first_row = 0;
     for (const std::vector<text::TokenId>& window : windows_) {
-      const auto n_rows = static_cast<int64_t>(window.size());
-      sums.push_back(measure_window(index, window, first_row,
-                                    base_hidden.row_range(first_row, n_rows),
-                                    hidden.row_range(first_row, n_rows)));
-      first_row += n_rows;
+      sums.push_back(measure_window(index, window, first_row, base, own));
+      first_row += static_cast<int64_t>(window.size());
     }
     return sums;
   }
 
+  // `first_row` is the window's first in both stores.
   Sums measure_window(size_t index, const std::vector<text::TokenId>& window, int64_t first_row,
-                      ConstMatrixView base_hidden, ConstMatrixView hidden) const {
+                      const runtime::HiddenStore& base, const runtime::HiddenStore& own) const {
+    const auto n_tokens = static_cast<int64_t>(window.size());
     const int64_t step = piece_tokens(candidates_[0].model.vocab_size());
     Sums sums;
-    for (int64_t start = 0; start < hidden.rows; start += step) {
-      const int64_t n_rows = std::min(step, hidden.rows - start);
-      const Matrix logits = logits_of(index, hidden.row_range(start, n_rows));
+    for (int64_t start = 0; start < n_tokens; start += step) {
+      const int64_t n_rows = std::min(step, n_tokens - start);
+      const AnyMatrix logits = logits_of(index, own, first_row + start, n_rows);
       if (options_.on_logits) options_.on_logits(index, first_row + start, logits);
       if (index == 0) {
         add_piece(window, start, logits, logits, sums);
       } else {
-        add_piece(window, start, logits_of(0, base_hidden.row_range(start, n_rows)), logits, sums);
+        add_piece(window, start, logits_of(0, base, first_row + start, n_rows), logits, sums);
       }
     }
     return sums;
   }
 
-  Matrix logits_of(size_t index, ConstMatrixView hidden) const {
+  AnyMatrix logits_of(size_t index, const runtime::HiddenStore& hidden, int64_t first_row,
+                      int64_t n_rows) const {
     const Candidate& candidate = candidates_[index];
-    Matrix logits(hidden.rows, candidate.model.vocab_size());
-    runtime::compute_logits(candidate.model, candidate.weights, hidden, nullptr, logits);
+    AnyMatrix logits(n_rows, candidate.model.vocab_size(), DType::kF32, candidate.weights.device());
+    hidden.read(first_row, n_rows, [&](ConstAnyMatrixView rows) {
+      runtime::compute_logits(candidate.model, candidate.weights, rows, nullptr, logits);
+    });
     return logits;
   }
 

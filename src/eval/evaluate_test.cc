@@ -145,7 +145,7 @@ TEST_F(LatentScores, ShowsEveryPositionOfEveryModelOnceAndInOrder) {
   std::vector<int64_t> next = {0, 0};
   std::vector<size_t> order;
   EvaluateOptions options;
-  options.on_logits = [&](size_t candidate, int64_t first, ConstMatrixView logits) {
+  options.on_logits = [&](size_t candidate, int64_t first, ConstAnyMatrixView logits) {
     EXPECT_EQ(first, next.at(candidate));
     EXPECT_EQ(logits.cols, 384);
     next.at(candidate) += logits.rows;

@@ -40,11 +40,11 @@ ModuleRow describe(const model::Module& module, const model::LinearWeight& weigh
   ModuleRow row;
   row.name = module.name;
   row.format = format.name;
-  if (weight.input_format != nullptr) row.input_format = weight.input_format->name;
+  if (weight.input.format != nullptr) row.input_format = weight.input.format->name;
   row.n = module.n;
   row.k = module.k;
   row.bits_per_weight = format.bits_per_weight;
-  row.input_scale = weight.input_scale;
+  row.input_scale = weight.input.scale;
   for (const formats::PlaneSpec& plane : format.planes) {
     const TensorView& view = weight.packed.plane(plane.role);
     row.bytes += view.size_bytes();

@@ -72,9 +72,8 @@ class ShardedWeights : public model::WeightSource {
     model::LinearWeight weight;
     weight.packed = packed_view(*store_, module, *site.weight_format);
     if (site.input_format != nullptr) {
-      weight.input_format = site.input_format;
-      weight.input_scale =
-          scale(input_scalar_name(module, ScalarForm::kAmax), site.input_format->input_divisor);
+      weight.input = {site.input_format, scale(input_scalar_name(module, ScalarForm::kAmax),
+                                               site.input_format->input_divisor)};
     }
     return weight;
   }

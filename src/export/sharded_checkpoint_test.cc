@@ -105,8 +105,8 @@ TEST_F(Sharded, WeightSourceEqualsThatOfTheExport) {
       const auto a = ours.stored.weights->linear(*site.module);
       const auto b = exported.weights->linear(*site.module);
       EXPECT_EQ(a.packed.format, b.packed.format);
-      EXPECT_EQ(a.input_format, b.input_format);
-      EXPECT_EQ(a.input_scale, b.input_scale);
+      EXPECT_EQ(a.input.format, b.input.format);
+      EXPECT_EQ(a.input.scale, b.input.scale);
       for (const formats::PlaneSpec& plane : a.packed.format->planes) {
         const auto x = a.packed.plane(plane.role).bytes();
         const auto y = b.packed.plane(plane.role).bytes();
