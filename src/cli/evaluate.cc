@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "cli/command.h"
+#include "cli/device_flags.h"
 #include "cli/model_path.h"
 #include "cli/opened_model.h"
 #include "io/json.h"
@@ -27,6 +28,7 @@ struct Flags {
   int64_t window = 512;
   int64_t n_windows = 64;
   bool no_kv_quant = false;
+  DeviceFlags device;
 };
 
 runtime::Windows read_windows(const Flags& flags, const std::filesystem::path& base) {
@@ -56,14 +58,11 @@ class LogitsDump {
     logits_ = Tensor(DType::kF32, {static_cast<int64_t>(windows.size()), n_tokens, vocab_size});
   }
 
-  void add(size_t candidate, int64_t first_position, ConstMatrixView logits) {
+  void add(size_t candidate, int64_t first_position, ConstAnyMatrixView logits) {
     if (candidate != candidate_) return;
-    MatrixView all(logits_.as<float>().data(), logits_.shape()[0] * logits_.shape()[1],
-                   logits_.shape()[2]);
-    for (int64_t row = 0; row < logits.rows; ++row) {
-      const auto source = logits.row(row);
-      std::copy(source.begin(), source.end(), all.row(first_position + row).begin());
-    }
+    const MatrixView all(logits_.as<float>().data(), logits_.shape()[0] * logits_.shape()[1],
+                         logits_.shape()[2]);
+    copy_matrix(logits, all.row_range(first_position, logits.rows));
   }
 
   void write() {
@@ -125,13 +124,15 @@ void check(const Flags& flags) {
 
 int run(const Flags& flags, Console& console) {
   check(flags);
+  const std::unique_ptr<Device> device = open_device(flags.device);
   std::vector<model::StoredModel> stored;
   std::vector<std::shared_ptr<const model::WeightSource>> weights;
   std::vector<eval::Candidate> candidates;
   for (const std::string& name : flags.models) {
     stored.push_back(open_any_checkpoint(find_model(name)));
-    weights.push_back(flags.no_kv_quant ? without_kv_format(stored.back().weights)
-                                        : stored.back().weights);
+    auto source =
+        flags.no_kv_quant ? without_kv_format(stored.back().weights) : stored.back().weights;
+    weights.push_back(weights_on(device.get(), std::move(source)));
   }
   for (size_t index = 0; index < stored.size(); ++index) {
     candidates.push_back(
@@ -140,7 +141,8 @@ int run(const Flags& flags, Console& console) {
   const runtime::Windows windows = read_windows(flags, stored[0].directory);
   const runtime::MemoryPlan plan = runtime::plan_memory(
       *stored[0].model,
-      {static_cast<int64_t>(windows.size()), static_cast<int64_t>(windows[0].size()), 2}, 0);
+      {static_cast<int64_t>(windows.size()), static_cast<int64_t>(windows[0].size()), 2},
+      memory_limits(flags.device, device.get(), ""));
 
   eval::EvaluateOptions options;
   options.stream.batch_windows = plan.batch_windows;
@@ -150,7 +152,7 @@ int run(const Flags& flags, Console& console) {
   if (!flags.dump_logits.empty()) {
     dump = std::make_unique<LogitsDump>(flags.dump_logits, windows, stored[0].model->vocab_size(),
                                         stored.size() - 1);
-    options.on_logits = [&](size_t candidate, int64_t first, ConstMatrixView logits) {
+    options.on_logits = [&](size_t candidate, int64_t first, ConstAnyMatrixView logits) {
       dump->add(candidate, first, logits);
     };
   }
@@ -179,6 +181,7 @@ int run(const Flags& flags, Console& console) {
                                {"windows", windows.size()},
                                {"window_tokens", windows[0].size()},
                                {"kv_quant", !flags.no_kv_quant},
+                               {"computes_on", describe_device(device.get())},
                                {"results", results}};
     write_file(flags.json, document.dump(2) + "\n");
   }
@@ -201,6 +204,7 @@ Action declare_evaluate(CLI::App& app) {
   app.add_option("--windows", flags->n_windows, "windows, from the start of the text")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  declare_device_flags(app, flags->device);
   app.add_flag("--no-kv-quant", flags->no_kv_quant, "leave out the checkpoints' KV-cache format");
   app.add_option("--json", flags->json, "also write the results to this file");
   app.add_option("--dump-logits", flags->dump_logits,

@@ -1,6 +1,9 @@
 // vernier generate: text from a BF16, an exported or a sharded checkpoint.
+#include <fmt/format.h>
+
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/device_flags.h"
 #include "cli/generation.h"
 #include "cli/model_path.h"
 #include "cli/opened_model.h"
@@ -14,6 +17,7 @@ struct Flags {
   std::string
       tokenizer_source;  // accepted for the recipe's scripts; the checkpoint carries its own
   GenerationFlags generation;
+  DeviceFlags device;
   bool trust_remote_code = false;
 };
 
@@ -24,7 +28,17 @@ int run(const Flags& flags, Console& console) {
   }
   const std::filesystem::path directory =
       flags.sharded.empty() ? find_model(flags.model) : std::filesystem::path(flags.sharded);
-  generate_all(open_any_checkpoint(directory), flags.generation, console);
+  const std::unique_ptr<Device> device = open_device(flags.device);
+  const model::StoredModel stored = open_any_checkpoint(directory);
+  if (device != nullptr && !stays_resident(stored, device.get())) {
+    throw Error(
+        ErrorKind::kOutOfMemory,
+        fmt::format("{}: its weights take {} bytes, the device has {} free; expected a model "
+                    "that fits, since generating reads every weight for every token "
+                    "(--device cpu maps it instead)",
+                    directory.string(), safetensors_bytes(directory), device->memory().free_bytes));
+  }
+  generate_all(stored, device.get(), flags.generation, console);
   return 0;
 }
 
@@ -56,6 +70,7 @@ Action declare_generate(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--seed", flags->generation.sampling.seed, "seed of the sampling")
       ->capture_default_str();
+  declare_device_flags(app, flags->device);
   app.add_flag("--trust-remote-code", flags->trust_remote_code,
                "accepted; nothing remote is ever run");
   return [flags](Console& console) { return run(*flags, console); };

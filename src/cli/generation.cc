@@ -4,6 +4,8 @@
 
 #include <chrono>
 
+#include "cli/device_flags.h"
+#include "cli/opened_model.h"
 #include "report/units.h"
 #include "runtime/generator.h"
 #include "text/tokenizer.h"
@@ -30,10 +32,11 @@ std::vector<std::string> split_prompts(const std::string& prompts) {
   }
 }
 
-void generate_all(const model::StoredModel& stored, const GenerationFlags& flags,
+void generate_all(const model::StoredModel& stored, Device* device, const GenerationFlags& flags,
                   Console& console) {
   const text::Tokenizer tokenizer(stored.directory / "tokenizer.json");
-  const runtime::Generator generator(*stored.model, *stored.weights, stored.eos_token_ids);
+  const auto weights = weights_on(device, stored.weights);
+  const runtime::Generator generator(*stored.model, *weights, stored.eos_token_ids);
   const std::vector<std::string> prompts = split_prompts(flags.prompts);
   for (size_t index = 0; index < prompts.size(); ++index) {
     text::StreamDecoder decoder(tokenizer);
@@ -49,6 +52,12 @@ void generate_all(const model::StoredModel& stored, const GenerationFlags& flags
                                                                            : "length reached",
                     report::format_rate(rate, "tokens")));
   }
+}
+
+bool stays_resident(const model::StoredModel& stored, const Device* device) {
+  const int64_t room =
+      device == nullptr ? runtime::available_memory_bytes() : device->memory().free_bytes / 10 * 9;
+  return safetensors_bytes(stored.directory) <= room;
 }
 
 }  // namespace vernier::cli

@@ -20,6 +20,11 @@ struct GenerationFlags {
 std::vector<std::string> split_prompts(const std::string& prompts);
 
 // Streams each prompt and its continuation to the console.
-void generate_all(const model::StoredModel& stored, const GenerationFlags& flags, Console& console);
+// On `device`, or the host where it is null.
+void generate_all(const model::StoredModel& stored, Device* device, const GenerationFlags& flags,
+                  Console& console);
+
+// Whether all weights fit into the memory of the device, or of the host where it is null.
+bool stays_resident(const model::StoredModel& stored, const Device* device);
 
 }  // namespace vernier::cli

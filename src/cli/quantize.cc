@@ -29,6 +29,7 @@ using Clock = std::chrono::steady_clock;
 // A job as the flags describe it, resolved against the model but before any work.
 struct Job {
   QuantizeFlags flags;
+  std::unique_ptr<Device> device;  // null: the host computes
   model::StoredModel source;
   quant::Recipe recipe;
   quant::QuantPlan plan;
@@ -83,9 +84,10 @@ runtime::Windows read_calibration(const QuantizeFlags& flags, const model::Store
   return windows;
 }
 
-Job prepare(const QuantizeFlags& flags, Console& console) {
+Job prepare(const QuantizeFlags& flags, PhaseTimes& phases, Console& console) {
+  const PhaseTimer timer(&phases, "open");
   check_quantize_flags(flags);
-  Job job{flags, open_source(flags), resolve_recipe(flags), {}, {}, {}};
+  Job job{flags, open_device(flags.device), open_source(flags), resolve_recipe(flags), {}, {}, {}};
   job.plan = quant::make_plan(job.recipe, job.source.model->tree(),
                               {flags.weight_only, flags.unquantizable == "bf16"});
   runtime::JobSize size;
@@ -95,8 +97,7 @@ Job prepare(const QuantizeFlags& flags, Console& console) {
             static_cast<int64_t>(job.windows.front().size()), 1};
   }
   job.memory = runtime::plan_memory(
-      *job.source.model, size,
-      flags.max_memory.empty() ? 0 : parse_byte_size("--max-memory", flags.max_memory));
+      *job.source.model, size, memory_limits(flags.device, job.device.get(), flags.max_memory));
   if (flags.calib_batch_size > 0) job.memory.batch_windows = flags.calib_batch_size;
   return job;
 }
@@ -117,6 +118,7 @@ io::Json identity_of(const Job& job) {
           {"plan", io::hash64(plan_fingerprint(job.plan))},
           {"calibration", io::hash64(text)},
           {"batch_windows", job.memory.batch_windows},
+          {"computes_on", describe_device(job.device.get())},
           {"all_experts_ratio", job.flags.calib_all_experts_ratio},
           {"arithmetic", job.flags.export_arithmetic},
           {"dtype", job.flags.dtype},
@@ -174,14 +176,17 @@ std::unique_ptr<quant::QuantizedSink> make_sink(const Job& job, bool is_sharded,
 }
 
 calib::QuantizeReport run_job(const Job& job, StagedOutputs& staged,
-                              const std::vector<Output>& outputs, Console& console) {
+                              const std::vector<Output>& outputs, PhaseTimes& phases,
+                              Console& console) {
   std::vector<std::unique_ptr<quant::QuantizedSink>> sinks;
   for (size_t index = 0; index < outputs.size(); ++index) {
+    const PhaseTimer timer(&phases, "reserve files");
     sinks.push_back(
         make_sink(job, outputs[index].is_sharded, staged.staging_path(index), staged.is_resumed()));
   }
+  const auto weights = weights_on(job.device.get(), job.source.weights);
   calib::QuantizeJob quantize{.model = *job.source.model,
-                              .weights = *job.source.weights,
+                              .weights = *weights,
                               .checkpoint = *job.source.checkpoint,
                               .plan = job.plan,
                               .sinks = {},
@@ -195,14 +200,16 @@ calib::QuantizeReport run_job(const Job& job, StagedOutputs& staged,
       job.flags.export_arithmetic == "cpu" ? formats::Arithmetic::kCpu : formats::Arithmetic::kCuda;
   quantize.journal = &staged.journal();
   quantize.progress = &console;
+  quantize.phases = &phases;
   return calib::quantize_model(quantize);
 }
 
 // An error in the middle keeps what is finished; the reader is told how to go on.
 calib::QuantizeReport run_with_advice(const Job& job, StagedOutputs& staged,
-                                      const std::vector<Output>& outputs, Console& console) {
+                                      const std::vector<Output>& outputs, PhaseTimes& phases,
+                                      Console& console) {
   try {
-    return run_job(job, staged, outputs, console);
+    return run_job(job, staged, outputs, phases, console);
   } catch (const Error&) {
     if (staged.journal().size() > 0) {
       console.note(fmt::format("finished layers are kept in {}; the same command goes on there",
@@ -215,19 +222,20 @@ calib::QuantizeReport run_with_advice(const Job& job, StagedOutputs& staged,
 void generate_afterwards(const Job& job, const std::filesystem::path& output, Console& console) {
   if (job.flags.skip_generate) return;
   const model::StoredModel quantized = open_any_checkpoint(output);
-  if (safetensors_bytes(output) > runtime::available_memory_bytes()) {
+  if (!stays_resident(quantized, job.device.get())) {
     console.note(
         "the quantized model is larger than memory, which would stream it once a token: "
         "not generating (vernier generate does it later)");
     return;
   }
   console.print("\ngenerating from the quantized model");
-  generate_all(quantized, job.flags.generation, console);
+  generate_all(quantized, job.device.get(), job.flags.generation, console);
 }
 
 int run(const QuantizeFlags& flags, Console& console) {
   const Clock::time_point start = Clock::now();
-  const Job job = prepare(flags, console);
+  PhaseTimes phases;
+  const Job job = prepare(flags, phases, console);
   console.print(coverage_tables(job.plan, job.source.model->tree(), console.table_width()));
   const std::vector<Output> outputs = outputs_of(flags);
   console.print(plan_summary(job.plan, job.memory, *job.source.checkpoint, job.windows));
@@ -240,7 +248,7 @@ int run(const QuantizeFlags& flags, Console& console) {
     console.note(fmt::format("going on from {} finished pieces in {}", staged.journal().size(),
                              staged.staging_path(0).string()));
   }
-  const calib::QuantizeReport report = run_with_advice(job, staged, outputs, console);
+  const calib::QuantizeReport report = run_with_advice(job, staged, outputs, phases, console);
   staged.commit();
   console.print(report_tables(report, console.table_width()));
   if (!flags.report.empty()) write_file(flags.report, calib::to_json(report).dump(2) + "\n");
@@ -248,9 +256,8 @@ int run(const QuantizeFlags& flags, Console& console) {
     console.print(fmt::format("wrote {} ({})", output.target.string(),
                               output.is_sharded ? "sharded" : "Hugging Face"));
   }
-  console.print(fmt::format(
-      "took {}",
-      report::format_duration(std::chrono::duration<double>(Clock::now() - start).count())));
+  console.print(time_summary(std::chrono::duration<double>(Clock::now() - start).count(), phases,
+                             job.device.get()));
   generate_afterwards(job, outputs.back().target, console);
   return 0;
 }

@@ -66,6 +66,7 @@ void declare_outputs(CLI::App& app, QuantizeFlags& flags) {
 }
 
 void declare_running(CLI::App& app, QuantizeFlags& flags) {
+  declare_device_flags(app, flags.device);
   app.add_flag("--plan", flags.plan_only, "print coverage, memory, bytes and time, then stop");
   app.add_option("--max-memory", flags.max_memory,
                  "memory the job may allocate (8GB) [60 % of what is free]");

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "cli/device_flags.h"
 #include "cli/generation.h"
 
 namespace vernier::cli {
@@ -33,6 +34,7 @@ struct QuantizeFlags {
   std::string report;
   bool restart = false;
   // running
+  DeviceFlags device;
   std::string max_memory;
   bool plan_only = false;
   bool skip_generate = false;

@@ -206,6 +206,18 @@ std::string coverage_tables(const quant::QuantPlan& plan, const model::ModuleTre
   return text;
 }
 
+// By runtime::HiddenPlacement.
+constexpr const char* kPlacementNames[] = {"memory", "a file", "device memory"};
+
+std::string device_summary(const runtime::DevicePlan& device) {
+  if (device.total_bytes == 0) return "";
+  return fmt::format(
+      "      device memory {}: weights {}, hidden states {}, states {}, work {}\n",
+      report::format_bytes(device.total_bytes), report::format_bytes(device.weight_bytes),
+      report::format_bytes(device.hidden_bytes), report::format_bytes(device.state_bytes),
+      report::format_bytes(device.scratch_bytes));
+}
+
 std::string plan_summary(const quant::QuantPlan& plan, const runtime::MemoryPlan& memory,
                          const io::Checkpoint& checkpoint, const runtime::Windows& windows) {
   const int64_t output = output_bytes(plan, checkpoint);
@@ -222,15 +234,29 @@ std::string plan_summary(const quant::QuantPlan& plan, const runtime::MemoryPlan
                         memory.batch_windows);
     text += fmt::format("      hidden states {} in {}, states {}\n",
                         report::format_bytes(memory.hidden_bytes),
-                        memory.placement == runtime::HiddenPlacement::kMemory ? "memory" : "a file",
+                        kPlacementNames[static_cast<size_t>(memory.placement)],
                         report::format_bytes(memory.state_bytes));
   }
-  return text + fmt::format(
-                    "      allocates about {}; largest layer {} (mapped); about {} on two "
-                    "cores\n",
-                    report::format_bytes(memory.anonymous_bytes),
-                    report::format_bytes(memory.largest_layer_bytes),
-                    report::format_duration(seconds));
+  return text + device_summary(memory.device) +
+         fmt::format(
+             "      allocates about {}; largest layer {} (mapped); about {} on two "
+             "cores\n",
+             report::format_bytes(memory.anonymous_bytes),
+             report::format_bytes(memory.largest_layer_bytes), report::format_duration(seconds));
+}
+
+std::string time_summary(double seconds, const PhaseTimes& phases, const Device* device) {
+  std::string text = fmt::format("took {}", report::format_duration(seconds));
+  const char* separator = ": ";
+  for (const auto& [phase, part] : phases.phases()) {
+    text += fmt::format("{}{} {}", separator, phase, report::format_duration(part));
+    separator = ", ";
+  }
+  if (device != nullptr) {
+    text += fmt::format("\n{}: {} of device memory at the peak", device->name(),
+                        report::format_bytes(device->memory().peak_bytes));
+  }
+  return text;
 }
 
 std::string report_tables(const calib::QuantizeReport& report, int width) {

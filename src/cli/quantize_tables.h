@@ -3,6 +3,8 @@
 
 #include <string>
 
+#include "base/phases.h"
+#include "base/phases.h"
 #include "calib/quantize_model.h"
 #include "io/checkpoint.h"
 #include "quant/plan.h"
@@ -22,6 +24,9 @@ std::string plan_summary(const quant::QuantPlan& plan, const runtime::MemoryPlan
 // Signal-to-noise ratio, saturated and flushed values by family of modules, the worst modules,
 // experts without tokens, defaulted scales.
 std::string report_tables(const calib::QuantizeReport& report, int width);
+
+// How long the job took, its phases, and the most device memory it held.
+std::string time_summary(double seconds, const PhaseTimes& phases, const Device* device);
 
 // A text that differs when two plans would give different bytes.
 std::string plan_fingerprint(const quant::QuantPlan& plan);

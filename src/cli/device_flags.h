@@ -1,0 +1,36 @@
+// The flags that say where a command computes, the same for every command that runs a model.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <string>
+
+#include "model/weight_source.h"
+#include "runtime/memory_plan.h"
+#include "tensor/device.h"
+
+namespace vernier::cli {
+
+struct DeviceFlags {
+  std::string device = "auto";
+  std::string compute_dtype = "bfloat16";
+  std::string max_device_memory;  // empty: 90 % of what is free
+};
+
+void declare_device_flags(CLI::App& app, DeviceFlags& flags);
+
+// The device that the flags ask for; null: the host. Throws InvalidArgument naming the flag,
+// NotFound without such a device, Unsupported in a build without CUDA.
+std::unique_ptr<Device> open_device(const DeviceFlags& flags);
+
+runtime::MemoryLimits memory_limits(const DeviceFlags& flags, Device* device,
+                                    const std::string& max_memory);
+
+// The same weights where they are to run.
+std::shared_ptr<const model::WeightSource> weights_on(
+    Device* device, std::shared_ptr<const model::WeightSource> weights);
+
+// "cpu", or the device's name and type of activations.
+std::string describe_device(const Device* device);
+
+}  // namespace vernier::cli
