@@ -48,7 +48,7 @@ TEST(Job, AShardedCheckpointExportsToTheBytesOfADirectExport) {
           scratch.path()));
   expect_success(run({"export", "--megatron-load-path", "sharded", "--export-dir", "exported"},
                      scratch.path()));
-  EXPECT_EQ(files_of(scratch.path() / "direct"), files_of(scratch.path() / "exported"));
+  expect_same_files(scratch.path() / "direct", scratch.path() / "exported");
   expect_success(run({"inspect", "exported", "--verify"}, scratch.path()));
 }
 
@@ -90,7 +90,7 @@ TEST(Job, KilledAnywhereAndRunAgainItGivesTheSameBytes) {
   const Outcome last = run(args + Arguments{"broken"}, scratch.path());
   expect_success(last);
   EXPECT_THAT(last.err, HasSubstr("going on from"));
-  EXPECT_EQ(files_of(scratch.path() / "whole"), files_of(scratch.path() / "broken"));
+  expect_same_files(scratch.path() / "whole", scratch.path() / "broken");
   EXPECT_FALSE(fs::exists(scratch.path() / "broken.vernier-staging"));
 }
 

@@ -18,8 +18,19 @@ namespace {
 
 namespace fs = std::filesystem;
 
-pid_t start(const std::vector<std::string>& args, const fs::path& directory, const fs::path& out,
-            const fs::path& err) {
+// On the host unless a test says otherwise, so that it expects the same on every machine.
+std::vector<std::string> on_host_by_default(std::vector<std::string> args) {
+  const bool computes =
+      !args.empty() && (args[0] == "quantize" || args[0] == "generate" || args[0] == "evaluate");
+  if (computes && std::ranges::find(args, "--device") == args.end()) {
+    args.insert(args.end(), {"--device", "cpu"});
+  }
+  return args;
+}
+
+pid_t start(const std::vector<std::string>& arguments, const fs::path& directory,
+            const fs::path& out, const fs::path& err) {
+  const std::vector<std::string> args = on_host_by_default(arguments);
   const pid_t child = ::fork();
   if (child != 0) return child;
   if (::chdir(directory.c_str()) != 0) ::_exit(99);
@@ -94,6 +105,16 @@ std::vector<std::pair<std::string, std::string>> files_of(const fs::path& direct
   }
   std::sort(files.begin(), files.end());
   return files;
+}
+
+void expect_same_files(const fs::path& left, const fs::path& right) {
+  const auto left_files = files_of(left);
+  const auto right_files = files_of(right);
+  ASSERT_EQ(left_files.size(), right_files.size()) << left << " and " << right;
+  for (size_t i = 0; i < left_files.size(); ++i) {
+    EXPECT_EQ(left_files[i].first, right_files[i].first);
+    EXPECT_TRUE(left_files[i].second == right_files[i].second) << left_files[i].first << " differs";
+  }
 }
 
 }  // namespace vernier::tests

@@ -14,7 +14,7 @@ struct Outcome {
   std::string err;
 };
 
-// Runs `vernier args...` in `directory` and waits for it.
+// Runs `vernier args...` in `directory`, on the host where they name no device, and waits for it.
 Outcome run(const std::vector<std::string>& args, const std::filesystem::path& directory);
 
 // Starts it, kills it with SIGKILL once `is_time` says so (asked every millisecond), and waits.
@@ -40,6 +40,9 @@ std::filesystem::path golden_checkpoint(const std::string& name);
 
 // A writable copy of a checkpoint directory's files.
 void copy_checkpoint(const std::filesystem::path& from, const std::filesystem::path& to);
+
+// Fails, naming the files, unless both directories hold the same files with the same bytes.
+void expect_same_files(const std::filesystem::path& left, const std::filesystem::path& right);
 
 // Every file below a directory: relative name and bytes.
 std::vector<std::pair<std::string, std::string>> files_of(const std::filesystem::path& directory);
