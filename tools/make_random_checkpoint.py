@@ -13,6 +13,7 @@ tensor anew from its own seeded stream; it is several times slower.
 """
 import argparse
 import json
+import multiprocessing
 import os
 import struct
 import sys
@@ -180,6 +181,13 @@ def write_shard(path, tensors, source):
     return at
 
 
+WORK = []
+
+
+def write_shard_number(index):
+    return write_shard(*WORK[index])
+
+
 def config_of(c, pattern, std, mtp):
     moe = "E" in c["pattern"]
     config = {
@@ -229,6 +237,7 @@ def main():
     p.add_argument("--shard-bytes", type=float, default=5e9, help="start a new shard past this size (default 5e9)")
     p.add_argument("--std", type=float, default=0.02)
     p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--jobs", type=int, default=1, help="shards written at a time, by a process each (default 1)")
     p.add_argument("--fresh", action="store_true", help="draw every number anew instead of reusing one pool")
     a = p.parse_args()
 
@@ -276,12 +285,19 @@ def main():
     if stale:
         sys.exit(f"{a.out} already holds {stale[0]}; give an empty directory")
     source = Source(a.seed, a.std, a.fresh, 32_000_011)
-    weight_map, total, params = {}, 0, 0
-    for i, tensors in enumerate(shards):
-        name = "model.safetensors" if len(shards) == 1 else f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
-        total += write_shard(os.path.join(a.out, name), tensors, source)
-        weight_map.update({t[0]: name for t in tensors})
-        params += sum(int(np.prod(t[1], dtype=np.int64)) for t in tensors)
+    names = ["model.safetensors"] if len(shards) == 1 else \
+            [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+    work = [(os.path.join(a.out, name), tensors, source) for name, tensors in zip(names, shards)]
+    if a.jobs > 1:
+        # Forked processes share the pool of numbers and the list of work; only its indexes travel.
+        global WORK
+        WORK = work
+        with multiprocessing.get_context("fork").Pool(a.jobs) as pool:
+            total = sum(pool.map(write_shard_number, range(len(work)), chunksize=1))
+    else:
+        total = sum(write_shard(*item) for item in work)
+    weight_map = {t[0]: name for name, tensors in zip(names, shards) for t in tensors}
+    params = sum(int(np.prod(t[1], dtype=np.int64)) for tensors in shards for t in tensors)
     if len(shards) > 1:
         dump(os.path.join(a.out, "model.safetensors.index.json"),
              {"metadata": {"total_parameters": params, "total_size": total}, "weight_map": weight_map}, sort_keys=True)
