@@ -4,7 +4,6 @@
 #include <string>
 
 #include "base/phases.h"
-#include "base/phases.h"
 #include "calib/quantize_model.h"
 #include "io/checkpoint.h"
 #include "quant/plan.h"
