@@ -246,12 +246,19 @@ std::string plan_summary(const quant::QuantPlan& plan, const runtime::MemoryPlan
 }
 
 std::string time_summary(double seconds, const PhaseTimes& phases, const Device* device) {
+  constexpr size_t kLineWidth = 80;
   std::string text = fmt::format("took {}", report::format_duration(seconds));
-  const char* separator = ": ";
+  std::string line = "     ";
   for (const auto& [phase, part] : phases.phases()) {
-    text += fmt::format("{}{} {}", separator, phase, report::format_duration(part));
-    separator = ", ";
+    const std::string item = fmt::format(" {} {},", phase, report::format_duration(part));
+    if (line.size() + item.size() > kLineWidth) {
+      text += "\n" + line;
+      line = "     ";
+    }
+    line += item;
   }
+  text += "\n" + line;
+  text.pop_back();
   if (device != nullptr) {
     text += fmt::format("\n{}: {} of device memory at the peak", device->name(),
                         report::format_bytes(device->memory().peak_bytes));
