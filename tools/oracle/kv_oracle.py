@@ -89,15 +89,20 @@ def round_e2m1(y):
     return E2M1[k].copysign(y)
 
 
-def round_nvfp4(x, amax):
-    scale = amax / 2688
+def round_nvfp4(x, amax, divisor=2688):
+    scale = amax / divisor
     blocks = x.unflatten(-1, (-1, 16))
     block_scale = (blocks.abs().amax(-1, keepdim=True) / (6 * scale)).clamp(max=448).to(torch.float8_e4m3fn).float()
     unit = block_scale * scale
     return torch.where(block_scale == 0, torch.zeros(()), round_e2m1(blocks / unit) * unit).flatten(-2)
 
 
-ROUNDINGS = {"fp8": round_fp8, "nvfp4": round_nvfp4}
+def round_nvfp4_as_served(x, amax):
+    """As vLLM and TensorRT-LLM do: the stored scale, amax/448, is the global one."""
+    return round_nvfp4(x, amax, 448)
+
+
+ROUNDINGS = {"fp8": round_fp8, "nvfp4": round_nvfp4, "nvfp4_as_served": round_nvfp4_as_served}
 
 
 # ---- runs
@@ -163,7 +168,7 @@ def main(out):
         "scales": scales, "results": results}
     pathlib.Path(out).write_text(json.dumps(golden, indent=2) + "\n")
     for name, result in results.items():
-        print(f"{name:6} perplexity {result['perplexity']:.4f}  KL {result['kl']:.6f}  top-1 {result['top1_agreement']:.4f}")
+        print(f"{name:15} perplexity {result['perplexity']:.4f}  KL {result['kl']:.6f}  top-1 {result['top1_agreement']:.4f}")
 
 
 if __name__ == "__main__":
