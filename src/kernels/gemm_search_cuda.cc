@@ -7,6 +7,8 @@
 #include <numeric>
 #include <type_traits>
 
+#include "base/median.h"
+
 namespace vernier::kernels::cuda {
 namespace {
 
@@ -55,12 +57,6 @@ struct Timing {
     return elapsed;
   }
 };
-
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + values.size() / 2;
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
 
 int repeats_for(double n_flops) {
   return std::clamp(static_cast<int>(std::ceil(kTimedSeconds * kFlopsPerSecond / n_flops)), 1,

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <random>
 
+#include "base/median.h"
 #include "kernels/attention.h"
 #include "kernels/causal_conv.h"
 #include "kernels/elementwise.h"
@@ -42,11 +43,6 @@ double seconds(Work work) {
   const auto start = std::chrono::steady_clock::now();
   work();
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-double median(std::vector<double> values) {
-  std::ranges::nth_element(values, values.begin() + values.size() / 2);
-  return values[values.size() / 2];
 }
 
 void per_second(benchmark::State& state, const char* what, double each) {

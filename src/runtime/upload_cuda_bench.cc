@@ -10,6 +10,7 @@
 #include <fstream>
 #include <thread>
 
+#include "base/median.h"
 #include "io/mapped_file.h"
 #include "tensor/device.h"
 
@@ -71,11 +72,6 @@ double copy_pinned(Device& device, const void* from, std::byte* to) {
   }
   device.synchronize();
   return seconds_since(start);
-}
-
-double median(std::vector<double> values) {
-  std::ranges::nth_element(values, values.begin() + values.size() / 2);
-  return values[values.size() / 2];
 }
 
 void upload_moe_layer(benchmark::State& state) {
