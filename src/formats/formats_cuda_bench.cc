@@ -10,11 +10,14 @@
 #include <algorithm>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "base/median.h"
 #include "formats/format.h"
 #include "formats/nvfp4.h"
 #include "formats/test_weights.h"
+#include "tensor/device_bench.h"
 #include "tensor/device_cuda.h"
 
 namespace vernier::formats {
@@ -74,8 +77,7 @@ double median_seconds(const std::function<void()>& job) {
     seconds.push_back(milliseconds / 1e3);
   }
   for (const cudaEvent_t event : events) VERNIER_CUDA(cudaEventDestroy(event));
-  std::nth_element(seconds.begin(), seconds.begin() + kRuns / 2, seconds.end());
-  return seconds[kRuns / 2];
+  return median(std::move(seconds));
 }
 
 void copy_big_weight() {
@@ -155,59 +157,43 @@ void distortion(benchmark::State& state, const Format& format) {
           [&] { measure_distortion(big_weight().view(), packed.view()); });
 }
 
-template <class Body>
-void add(const std::string& name, const Body& body) {
-  const auto guarded = [body](benchmark::State& state) {
-    if (n_devices() == 0) {
-      state.SkipWithError("no CUDA device");
-      return;
-    }
-    body(state);
-  };
-  benchmark::RegisterBenchmark(name.c_str(), guarded)
-      ->Iterations(1)
-      ->UseManualTime()
-      ->Unit(benchmark::kMicrosecond);
-}
-
 // One encoder with the weight's amax given, then with the pass that finds it.
 void add_encode(const Format* format, const std::string& rule_name, const ScaleRule& rule) {
   const std::string name = "encode/cuda/" + std::string(format->name) + "/" + rule_name;
-  add(name,
-      [=](auto& state) { encode(state, *format, {.rule = rule, .global_amax = big_amax()}); });
-  add(name + "/with_amax", [=](auto& state) { encode(state, *format, {.rule = rule}); });
+  add_device_bench(name, [=](auto& state) {
+    encode(state, *format, {.rule = rule, .global_amax = big_amax()});
+  });
+  add_device_bench(name + "/with_amax",
+                   [=](auto& state) { encode(state, *format, {.rule = rule}); });
 }
 
 [[maybe_unused]] const bool kRegistered = [] {
   const ScaleRule static_max = {.is_static = true};
   const ScaleRule multipliers = {.method = ScaleMethod::kMultipliers, .is_static = true};
   const ScaleRule sweep = {.method = ScaleMethod::kFp8Sweep, .is_static = true};
-  const ScaleRule four_over_six = {.method = ScaleMethod::kMultipliers,
-                                   .is_static = true,
-                                   .four_over_six = true,
-                                   .start = 1.0f,
-                                   .stop = 1.5f,
-                                   .step = 0.5f};
   const Format* const nvfp4 = find_format("nvfp4");
   const Format* const fp8 = find_format("fp8_e4m3");
-  add("copy/cuda", [](auto& state) { measure(state, kCopyBytes, 2.0 * kElems, copy_big_weight); });
-  add("scan_amax/cuda", scan);
+  add_device_bench("copy/cuda",
+                   [](auto& state) { measure(state, kCopyBytes, 2.0 * kElems, copy_big_weight); });
+  add_device_bench("scan_amax/cuda", scan);
   add_encode(nvfp4, "max", {});
   add_encode(nvfp4, "static_max", static_max);
   add_encode(nvfp4, "fp8_sweep", sweep);
-  add_encode(nvfp4, "four_over_six", four_over_six);
+  add_encode(nvfp4, "four_over_six", kFourOverSix);
   add_encode(nvfp4, "multipliers", multipliers);
   add_encode(fp8, "max", {});
   add_encode(fp8, "multipliers", multipliers);
   for (const Format* format : {nvfp4, fp8}) {
     const std::string name(format->name);
-    add("encode_experts/cuda/" + name + "/max",
-        [=](auto& state) { encode_experts(state, *format, {.global_amax = big_amax()}); });
-    add("encode_experts/cuda/" + name + "/max/with_amax",
-        [=](auto& state) { encode_experts(state, *format, {}); });
-    add("decode/cuda/" + name, [=](auto& state) { decode(state, *format); });
-    add("encode_input/cuda/" + name, [=](auto& state) { encode_input(state, *format); });
-    add("distortion/cuda/" + name, [=](auto& state) { distortion(state, *format); });
+    add_device_bench("encode_experts/cuda/" + name + "/max", [=](auto& state) {
+      encode_experts(state, *format, {.global_amax = big_amax()});
+    });
+    add_device_bench("encode_experts/cuda/" + name + "/max/with_amax",
+                     [=](auto& state) { encode_experts(state, *format, {}); });
+    add_device_bench("decode/cuda/" + name, [=](auto& state) { decode(state, *format); });
+    add_device_bench("encode_input/cuda/" + name,
+                     [=](auto& state) { encode_input(state, *format); });
+    add_device_bench("distortion/cuda/" + name, [=](auto& state) { distortion(state, *format); });
   }
   return true;
 }();

@@ -14,12 +14,14 @@
 #include <string>
 #include <vector>
 
+#include "base/median.h"
 #include "formats/bf16.h"
 #include "kernels/gemm_cuda.h"
 #include "kernels/gemm_plans_cuda.h"
 #include "kernels/gemm_search_cuda.h"
 #include "kernels/grouped_linear.h"
 #include "kernels/linear.h"
+#include "tensor/device_bench.h"
 
 namespace vernier::kernels::cuda {
 namespace {
@@ -83,12 +85,6 @@ AnyMatrix coded(ConstAnyMatrixView x) {
   AnyMatrix codes(x.rows, x.cols, DType::kF8E4M3, device());
   fp8.device_codec->encode_input(x, rule_of(fp8).scale, codes);
   return codes;
-}
-
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<int64_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
 }
 
 using Job = std::function<void()>;
@@ -325,32 +321,17 @@ void bench_experts(benchmark::State& state, const Format& format, const Shape& s
   });
 }
 
-template <class Body>
-void add(const std::string& name, const Body& body) {
-  const auto guarded = [body](benchmark::State& state) {
-    if (n_devices() == 0) {
-      state.SkipWithError("no CUDA device");
-      return;
-    }
-    body(state);
-  };
-  benchmark::RegisterBenchmark(name.c_str(), guarded)
-      ->Iterations(1)
-      ->UseManualTime()
-      ->Unit(benchmark::kMicrosecond);
-}
-
 void add_product(const char* types, const Shape& shape, DType dtype, bool fast) {
-  add("product/cuda/" + std::string(types) + "/" + shape.text(),
-      [=](auto& state) { bench_product(state, shape, dtype, fast); });
+  add_device_bench("product/cuda/" + std::string(types) + "/" + shape.text(),
+                   [=](auto& state) { bench_product(state, shape, dtype, fast); });
 }
 
 void add_products() {
   constexpr Shape kSquare{8192, 8192, 8192};
   constexpr Shape kExpert{768, 1856, 2688};
   add_product("fp8_full_accumulation", kSquare, DType::kF8E4M3, false);
-  add("linear/cuda/fp8_e4m3/coding_inputs/" + kSquare.text(),
-      [=](auto& state) { bench_fp8_linear(state, kSquare); });
+  add_device_bench("linear/cuda/fp8_e4m3/coding_inputs/" + kSquare.text(),
+                   [=](auto& state) { bench_fp8_linear(state, kSquare); });
   add_product("fp8_fast_accumulation", kSquare, DType::kF8E4M3, true);
   add_product("bf16", kSquare, DType::kBF16, false);
   add_product("bf16", kExpert, DType::kBF16, false);
@@ -362,18 +343,18 @@ void add_linears() {
     const std::string name(format->name);
     for (const int64_t m : {1, 8, 16, 32, 64, 4096}) {
       const Shape shape{m, 8192, 8192};
-      add("linear/cuda/" + name + "/" + shape.text(),
-          [=](auto& state) { bench_linear(state, *format, shape, false); });
+      add_device_bench("linear/cuda/" + name + "/" + shape.text(),
+                       [=](auto& state) { bench_linear(state, *format, shape, false); });
     }
     const Shape shape{1, 8192, 8192};
     if (format->input_divisor > 0) {
-      add("linear/cuda/" + name + "/rule/" + shape.text(),
-          [=](auto& state) { bench_linear(state, *format, shape, true); });
+      add_device_bench("linear/cuda/" + name + "/rule/" + shape.text(),
+                       [=](auto& state) { bench_linear(state, *format, shape, true); });
     }
     for (const int64_t m : {1, 24, 768}) {
       const Shape expert{m, 1856, 2688};
-      add("grouped_linear/cuda/" + name + "/22x" + expert.text(),
-          [=](auto& state) { bench_experts(state, *format, expert, 22); });
+      add_device_bench("grouped_linear/cuda/" + name + "/22x" + expert.text(),
+                       [=](auto& state) { bench_experts(state, *format, expert, 22); });
     }
   }
 }
