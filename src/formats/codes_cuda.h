@@ -15,6 +15,7 @@
 #include "formats/e4m3.h"
 #include "formats/fp16.h"
 #include "formats/quotient.h"
+#include "tensor/any_matrix.h"
 #include "tensor/device_cuda.h"
 
 namespace vernier::formats::cuda {
@@ -208,6 +209,19 @@ void with_flag(bool flag, const Body& body) {
   } else {
     body(std::false_type());
   }
+}
+
+// What every encode_input begins with: nothing to do for empty inputs, contiguous ones as one row,
+// then encode(In(), x, codes) with x's elements, float or Bf16.
+template <class Encode>
+void with_inputs(ConstAnyMatrixView x, AnyMatrixView codes, const Encode& encode) {
+  VERNIER_CHECK(codes.rows == x.rows && codes.cols == x.cols);
+  if (x.rows == 0 || x.cols == 0) return;
+  const bool contiguous = x.row_stride == x.cols && codes.row_stride == codes.cols;
+  if (contiguous) x = as_one_row(x), codes = as_one_row(codes);
+  if (x.dtype == DType::kF32) return encode(float(), x, codes);
+  VERNIER_CHECK(x.dtype == DType::kBF16);
+  encode(Bf16(), x, codes);
 }
 
 // A grid of one thread an item along x and one row along y; rows past the grid's limit are left to

@@ -97,12 +97,7 @@ class DeviceCodecs : public OnDevice {
             {.method = ScaleMethod::kMultipliers, .is_static = true},
             {.method = ScaleMethod::kMultipliers, .is_static = true, .start = 0.5f, .stop = 1.0f},
             {.is_static = true, .four_over_six = true},
-            {.method = ScaleMethod::kMultipliers,
-             .is_static = true,
-             .four_over_six = true,
-             .start = 1.0f,
-             .stop = 1.5f,
-             .step = 0.5f}};
+            kFourOverSix};
   }
   void expect_same_bytes_by_every_rule(const Tensor& weight,
                                        std::optional<float> amax = std::nullopt) const {

@@ -227,17 +227,11 @@ EncodeOptions with_amax(const ScaleRule& rule = {}) {
   const Format* const nvfp4 = find_format("nvfp4");
   const Format* const fp8 = find_format("fp8_e4m3");
   const ScaleRule fp8_sweep = {.method = ScaleMethod::kFp8Sweep, .is_static = true};
-  const ScaleRule four_over_six = {.method = ScaleMethod::kMultipliers,
-                                   .is_static = true,
-                                   .four_over_six = true,
-                                   .start = 1.0f,
-                                   .stop = 1.5f,
-                                   .step = 0.5f};
   add("copy", [](auto& state) { copy(state); });
   add("encode/nvfp4/max", [=](auto& state) { encode(state, nvfp4, with_amax()); });
   add("encode/nvfp4/amax_and_max", [=](auto& state) { encode(state, nvfp4, {}); });
   add("encode/nvfp4/four_over_six",
-      [=](auto& state) { encode(state, nvfp4, with_amax(four_over_six)); });
+      [=](auto& state) { encode(state, nvfp4, with_amax(kFourOverSix)); });
   add("encode/nvfp4/fp8_sweep", [=](auto& state) { encode(state, nvfp4, with_amax(fp8_sweep)); });
   add("encode/fp8_e4m3/max", [=](auto& state) { encode(state, fp8, with_amax()); });
   add("encode/fp8_e4m3/amax_and_max", [=](auto& state) { encode(state, fp8, {}); });

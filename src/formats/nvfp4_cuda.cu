@@ -187,16 +187,10 @@ void encode_input_of(ConstAnyMatrixView x, float input_scale, AnyMatrixView code
 }
 
 void encode_input(ConstAnyMatrixView x, float input_scale, AnyMatrixView codes) {
-  VERNIER_CHECK(codes.rows == x.rows && codes.cols == x.cols && x.cols % kNvfp4Block == 0);
-  if (x.rows == 0 || x.cols == 0) return;
-  const bool contiguous = x.row_stride == x.cols && codes.row_stride == codes.cols;
-  if (contiguous) x = as_one_row(x), codes = as_one_row(codes);
-  if (x.dtype == DType::kF32) {
-    encode_input_of<float>(x, input_scale, codes);
-  } else {
-    VERNIER_CHECK(x.dtype == DType::kBF16);
-    encode_input_of<Bf16>(x, input_scale, codes);
-  }
+  VERNIER_CHECK(x.cols % kNvfp4Block == 0);
+  with_inputs(x, codes, [&](auto element, ConstAnyMatrixView inputs, AnyMatrixView to) {
+    encode_input_of<decltype(element)>(inputs, input_scale, to);
+  });
 }
 
 struct Nvfp4Decoder {

@@ -22,12 +22,6 @@ constexpr Arithmetic kBoth[] = {Arithmetic::kCpu, Arithmetic::kCuda};
 constexpr ScaleRule kStaticMax = {.is_static = true};
 constexpr ScaleRule kSweep = {.method = ScaleMethod::kFp8Sweep, .is_static = true};
 constexpr ScaleRule kMultipliers = {.method = ScaleMethod::kMultipliers, .is_static = true};
-constexpr ScaleRule kFourOverSix = {.method = ScaleMethod::kMultipliers,
-                                    .is_static = true,
-                                    .four_over_six = true,
-                                    .start = 1.0f,
-                                    .stop = 1.5f,
-                                    .step = 0.5f};
 
 std::vector<uint8_t> bytes_of(const PackedTensor& packed, PlaneRole role) {
   const auto bytes = packed.plane(role).as<uint8_t>();

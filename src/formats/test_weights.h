@@ -10,9 +10,17 @@
 
 #include "base/random.h"
 #include "formats/bf16.h"
+#include "formats/scale_rule.h"
 #include "tensor/tensor.h"
 
 namespace vernier::formats {
+
+inline constexpr ScaleRule kFourOverSix = {.method = ScaleMethod::kMultipliers,
+                                           .is_static = true,
+                                           .four_over_six = true,
+                                           .start = 1.0f,
+                                           .stop = 1.5f,
+                                           .step = 0.5f};
 
 inline Tensor bf16_tensor(int64_t n, int64_t k, const std::vector<uint16_t>& codes) {
   Tensor tensor(DType::kBF16, {n, k});
