@@ -30,48 +30,11 @@ class GoldenForward : public ::testing::TestWithParam<std::string> {
   }
 };
 
-TEST_P(GoldenForward, TwoSequencesTogether) {
-  Network network = this->network(2);
-  const std::vector<int64_t> n_tokens = {75, 75};
-  const Matrix logits =
-      network.forward(ids_, n_tokens, nullptr, [&](int layer, ConstAnyMatrixView hidden) {
-        const std::string name = "hidden." + std::to_string(layer);
-        expect_close(hidden, golden_.matrix(name), name);
-      });
-  expect_close(logits, golden_.matrix("logits"), "logits");
-}
+TEST_P(GoldenForward, TwoSequencesTogether) { expect_golden_states(network(2), golden_); }
 
-TEST_P(GoldenForward, TokenByToken) {
-  Network network = this->network(1);
-  for (int64_t t = 0; t < 75; ++t) {
-    const Matrix logits = network.forward(std::span(ids_).subspan(static_cast<size_t>(t), 1));
-    expect_close(logits, golden_.matrix("logits").row_range(t, 1), "token " + std::to_string(t));
-  }
-}
+TEST_P(GoldenForward, TokenByToken) { expect_golden_tokens(network(1), golden_); }
 
-// Sequences that advance by different numbers of tokens in the same call.
-TEST_P(GoldenForward, InUnevenPieces) {
-  Network network = this->network(2);
-  const ConstMatrixView expected = golden_.matrix("logits");
-  const std::vector<std::vector<int64_t>> calls = {{20, 0}, {1, 33}, {37, 1}, {0, 41}, {17, 0}};
-  std::vector<int64_t> done = {0, 0};
-  for (const std::vector<int64_t>& n_tokens : calls) {
-    std::vector<int32_t> ids;
-    for (size_t sequence = 0; sequence < 2; ++sequence) {
-      const auto first = ids_.begin() + static_cast<int64_t>(sequence) * 75 + done[sequence];
-      ids.insert(ids.end(), first, first + n_tokens[sequence]);
-    }
-    const Matrix logits = network.forward(ids, n_tokens);
-    int64_t row = 0;
-    for (size_t sequence = 0; sequence < 2; ++sequence) {
-      const int64_t first = static_cast<int64_t>(sequence) * 75 + done[sequence];
-      expect_close(logits.view().row_range(row, n_tokens[sequence]),
-                   expected.row_range(first, n_tokens[sequence]), "piece");
-      row += n_tokens[sequence];
-      done[sequence] += n_tokens[sequence];
-    }
-  }
-}
+TEST_P(GoldenForward, InUnevenPieces) { expect_golden_pieces(network(2), golden_); }
 
 // Longer than the pieces a layer works in: their borders show no more than borders of calls
 // elsewhere.

@@ -126,4 +126,53 @@ class Network {
   std::vector<std::vector<std::unique_ptr<LayerState>>> states_;  // [layer][sequence]
 };
 
+// The golden files hold two sequences of so many tokens.
+inline constexpr int64_t kGoldenTokens = 75;
+
+// Both sequences together: every layer's hidden states and the logits. REQUIRES: 2 sequences.
+inline void expect_golden_states(Network network, const GoldenFile& golden) {
+  const std::vector<int64_t> n_tokens = {kGoldenTokens, kGoldenTokens};
+  const Matrix logits = network.forward(
+      golden.ids("input_ids"), n_tokens, nullptr, [&](int layer, ConstAnyMatrixView hidden) {
+        const std::string name = "hidden." + std::to_string(layer);
+        expect_close(hidden, golden.matrix(name), name);
+      });
+  expect_close(logits, golden.matrix("logits"), "logits");
+}
+
+// The first sequence, decoded token by token.
+inline void expect_golden_tokens(Network network, const GoldenFile& golden) {
+  const std::vector<int32_t> ids = golden.ids("input_ids");
+  for (int64_t t = 0; t < kGoldenTokens; ++t) {
+    const Matrix logits = network.forward(std::span(ids).subspan(static_cast<size_t>(t), 1));
+    expect_close(logits, golden.matrix("logits").row_range(t, 1), "token " + std::to_string(t));
+  }
+}
+
+// Both sequences, which advance by different numbers of tokens in the same call. REQUIRES: 2
+// sequences.
+inline void expect_golden_pieces(Network network, const GoldenFile& golden) {
+  const std::vector<int32_t> all_ids = golden.ids("input_ids");
+  const ConstMatrixView expected = golden.matrix("logits");
+  const std::vector<std::vector<int64_t>> calls = {{20, 0}, {1, 33}, {37, 1}, {0, 41}, {17, 0}};
+  std::vector<int64_t> done = {0, 0};
+  for (const std::vector<int64_t>& n_tokens : calls) {
+    std::vector<int32_t> ids;
+    for (size_t sequence = 0; sequence < 2; ++sequence) {
+      const auto first =
+          all_ids.begin() + static_cast<int64_t>(sequence) * kGoldenTokens + done[sequence];
+      ids.insert(ids.end(), first, first + n_tokens[sequence]);
+    }
+    const Matrix logits = network.forward(ids, n_tokens);
+    int64_t row = 0;
+    for (size_t sequence = 0; sequence < 2; ++sequence) {
+      const int64_t first = static_cast<int64_t>(sequence) * kGoldenTokens + done[sequence];
+      expect_close(logits.view().row_range(row, n_tokens[sequence]),
+                   expected.row_range(first, n_tokens[sequence]), "piece");
+      row += n_tokens[sequence];
+      done[sequence] += n_tokens[sequence];
+    }
+  }
+}
+
 }  // namespace vernier::model

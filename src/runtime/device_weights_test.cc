@@ -9,17 +9,14 @@
 #include <vector>
 
 #include "base/testing.h"
-#include "kernels/log_softmax.h"
 #include "model/stored_model.h"
 #include "model/test_network.h"
 #include "runtime/generator.h"
-#include "runtime/head.h"
 #include "runtime/layer_stream.h"
 
 namespace vernier::runtime {
 namespace {
 
-using model::expect_close;
 using model::Network;
 
 class OnDevice : public ::testing::TestWithParam<std::string> {
@@ -47,42 +44,13 @@ class OnDevice : public ::testing::TestWithParam<std::string> {
 };
 
 TEST_P(OnDevice, GivesTheGoldenHiddenStatesAndLogits) {
-  const Matrix logits =
-      network(2).forward(ids_, both_, nullptr, [&](int layer, ConstAnyMatrixView hidden) {
-        const std::string name = "hidden." + std::to_string(layer);
-        expect_close(hidden, golden_.matrix(name), name);
-      });
-  expect_close(logits, golden_.matrix("logits"), "logits");
+  model::expect_golden_states(network(2), golden_);
 }
 
-TEST_P(OnDevice, DecodesTokenByToken) {
-  Network network = this->network(1);
-  for (int64_t t = 0; t < 75; ++t) {
-    const Matrix logits = network.forward(std::span(ids_).subspan(static_cast<size_t>(t), 1));
-    expect_close(logits, golden_.matrix("logits").row_range(t, 1), "token " + std::to_string(t));
-  }
-}
+TEST_P(OnDevice, DecodesTokenByToken) { model::expect_golden_tokens(network(1), golden_); }
 
 TEST_P(OnDevice, SequencesAdvanceByDifferentLengths) {
-  Network network = this->network(2);
-  const std::vector<std::vector<int64_t>> calls = {{20, 0}, {1, 33}, {37, 1}, {0, 41}, {17, 0}};
-  std::vector<int64_t> done = {0, 0};
-  for (const std::vector<int64_t>& n_tokens : calls) {
-    std::vector<int32_t> ids;
-    for (size_t sequence = 0; sequence < 2; ++sequence) {
-      const auto first = ids_.begin() + static_cast<int64_t>(sequence) * 75 + done[sequence];
-      ids.insert(ids.end(), first, first + n_tokens[sequence]);
-    }
-    const Matrix logits = network.forward(ids, n_tokens);
-    int64_t row = 0;
-    for (size_t sequence = 0; sequence < 2; ++sequence) {
-      const int64_t first = static_cast<int64_t>(sequence) * 75 + done[sequence];
-      expect_close(logits.view().row_range(row, n_tokens[sequence]),
-                   golden_.matrix("logits").row_range(first, n_tokens[sequence]), "piece");
-      row += n_tokens[sequence];
-      done[sequence] += n_tokens[sequence];
-    }
-  }
+  model::expect_golden_pieces(network(2), golden_);
 }
 
 TEST_P(OnDevice, ContinuesGreedilyAsTheOracle) {
