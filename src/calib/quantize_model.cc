@@ -62,8 +62,9 @@ class Quantization : public runtime::LayerVisitor {
   }
 
   void will_quantize(int layer) const {
+    if (recorded(layer) != nullptr) return;
     for (const model::Module* module : job_.model.tree().modules_of(layer)) {
-      if (recorded(layer) == nullptr && is_quantized(*module)) job_.weights.will_need(*module);
+      if (is_quantized(*module)) job_.weights.will_need(*module);
     }
   }
 

@@ -26,7 +26,7 @@ struct MemoryLimits {
 // A device's memory at its peak.
 struct DevicePlan {
   int64_t weight_bytes = 0;  // the layer that runs and the one that is on its way; or the embedding
-  int64_t hidden_bytes = 0;  // 0 where hidden states do not fit
+  int64_t hidden_bytes = 0;  // of all windows, or of a batch where they do not fit
   int64_t state_bytes = 0;   // of the batch at hand
   int64_t scratch_bytes = 0;  // activations inside a layer, packed planes, logits, libraries
   int64_t total_bytes = 0;
