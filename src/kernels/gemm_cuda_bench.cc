@@ -221,9 +221,9 @@ Algorithm best_algorithm(const LtProduct& product, double flops) {
     const auto part = all.begin() + static_cast<int64_t>(first);
     winners.push_back(
         search(product, {part, part + static_cast<int64_t>(std::min(kPart, all.size() - first))},
-               flops, false));
+               flops, Effort::kCareful));
   }
-  return search(product, winners, flops, true);
+  return search(product, winners, flops, Effort::kThorough);
 }
 
 // --- Products alone.

@@ -49,12 +49,19 @@ class GemmPlansTest : public testing::Test {
   std::unique_ptr<Device> device_;
 };
 
+ConstAnyMatrixView described(int64_t rows, int64_t cols) {
+  return {nullptr, rows, cols, cols, DType::kBF16, nullptr};
+}
+AnyMatrixView described_output(int64_t rows, int64_t cols) {
+  return {nullptr, rows, cols, cols, DType::kF32, nullptr};
+}
+
 TEST(ProductShapeTest, BucketsRoundUp) {
   const auto bucket = [](int64_t m) {
-    const Product product{.x = {nullptr, m, 64, 64, DType::kBF16, nullptr},
-                          .weight = {nullptr, 32, 64, 64, DType::kBF16, nullptr},
-                          .y = {nullptr, m, 32, 32, DType::kBF16, nullptr}};
-    return ProductShape(product).bucket().m;
+    return ProductShape(
+               {.x = described(m, 64), .weight = described(32, 64), .y = described_output(m, 32)})
+        .bucket()
+        .m;
   };
   EXPECT_EQ(bucket(1), 1);
   EXPECT_EQ(bucket(3), 4);
@@ -63,7 +70,18 @@ TEST(ProductShapeTest, BucketsRoundUp) {
   EXPECT_EQ(bucket(768), 768);
   EXPECT_EQ(bucket(1000), 1024);
   EXPECT_EQ(bucket(8192), 8192);
-  EXPECT_EQ(bucket(8193), 9216);
+  EXPECT_EQ(bucket(1100), 1536);
+  EXPECT_EQ(bucket(8193), 12288);
+}
+
+// Files of plans are kept: the texts of old products do not change.
+TEST(ProductShapeTest, TextsTellProductsApart) {
+  Product product{
+      .x = described(64, 64), .weight = described(64, 64), .y = described_output(64, 64)};
+  const std::string plain = "BF16 F32 m 64 n 64 k 64 strides 64 64 64 aligned 16 16 16";
+  EXPECT_EQ(ProductShape(product).text(), plain);
+  product.fast_accumulation = true;
+  EXPECT_EQ(ProductShape(product).text(), plain + " fast accumulation");
 }
 
 TEST_F(GemmPlansTest, ASearchIsKeptOnDisk) {
@@ -86,6 +104,18 @@ TEST_F(GemmPlansTest, ASearchIsKeptOnDisk) {
       .x = x.view().row_range(0, 1000), .weight = weight, .y = y.view().row_range(0, 1000)};
   EXPECT_TRUE(others.find(shorter));
   EXPECT_EQ(read_file(plans.path()), text);
+}
+
+// So many rows that only the first are timed.
+TEST_F(GemmPlansTest, LongProductsAreSearchedInPart) {
+  constexpr int64_t kRows = 20 << 10;
+  AnyMatrix x(kRows, 8192, DType::kBF16, device_.get());
+  vernier::fill_zero(x.view().data, device_.get(), x.size_bytes());
+  AnyMatrix y(kRows, 8192, DType::kBF16, device_.get());
+  const Product product{.x = x, .weight = x.view().row_range(0, 8192), .y = y};
+  GemmPlans plans(*device_);
+  ASSERT_TRUE(plans.find(product));
+  EXPECT_NE(read_file(plans.path()).find("m 24576 n 8192 k 8192"), std::string::npos);
 }
 
 TEST_F(GemmPlansTest, ADamagedAlgorithmIsSearchedAgain) {

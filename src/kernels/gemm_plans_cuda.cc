@@ -13,16 +13,48 @@ namespace {
 
 // Below this a product lasts a few microseconds, and a search gains less than its noise.
 constexpr double kSearchFlops = 2e9;
-// From here on a per cent is worth tenths of a second of search, once.
-constexpr double kThoroughFlops = 1e11;
+// Below this a product lasts up to some 200 us; there are many such shapes, each expert's among
+// them, and each may cost a few milliseconds.
+constexpr double kCarefulFlops = 1e11;
+// From here on a product lasts milliseconds, and a per cent of it is worth a second of search,
+// once.
+constexpr double kThoroughFlops = 1e12;
+// A longer product is searched on its first tokens: they fill the device many times over, so that
+// the rest would only repeat what they tell.
+constexpr double kMostTimedFlops = 1.2e12;
+constexpr int kQuickCandidates = 8;
 constexpr int kCandidates = 16;
 
-// Buckets of m: powers of two up to 128, then steps of at least 128 and an eighth of m.
-int64_t round_up_m(int64_t m) {
-  const auto floor = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(m)));
-  if (m <= 128) return m == floor ? m : 2 * floor;
-  const int64_t step = std::max<int64_t>(128, floor / 8);
-  return (m + step - 1) / step * step;
+// Buckets of tokens: powers of two up to 256, then these and the middles between them, as multiples
+// of 256. Tokens that are searched in part are such multiples too.
+constexpr int64_t kTokenStep = 256;
+
+int64_t round_up_tokens(int64_t n) {
+  const auto size = static_cast<uint64_t>(n);
+  if (n <= kTokenStep) return static_cast<int64_t>(std::bit_ceil(size));
+  const int64_t step = std::max(kTokenStep, static_cast<int64_t>(std::bit_floor(size)) / 2);
+  return (n + step - 1) / step * step;
+}
+
+Effort effort_for(double n_flops) {
+  if (n_flops < kCarefulFlops) return Effort::kQuick;
+  return n_flops < kThoroughFlops ? Effort::kCareful : Effort::kThorough;
+}
+
+Product first_tokens(Product product, int64_t n_tokens) {
+  product.x = product.x.row_range(0, n_tokens);
+  product.y = product.y.row_range(0, n_tokens);
+  return product;
+}
+
+// As many of its tokens as the search should time.
+Product timed_part(const Product& product) {
+  const int64_t n_tokens = product.x.rows;
+  const double share = kMostTimedFlops / ProductShape(product).n_flops();
+  if (share >= 1) return product;
+  const auto n_timed = static_cast<int64_t>(share * static_cast<double>(n_tokens));
+  return first_tokens(product,
+                      std::min(n_tokens, std::max(kTokenStep, n_timed / kTokenStep * kTokenStep)));
 }
 
 // The device's name alone does not tell a part of it from the whole.
@@ -86,7 +118,7 @@ double ProductShape::n_flops() const {
 
 ProductShape ProductShape::bucket() const {
   ProductShape rounded = *this;
-  rounded.m = round_up_m(m);
+  rounded.m = round_up_tokens(m);
   return rounded;
 }
 
@@ -106,36 +138,39 @@ std::optional<Algorithm> GemmPlans::find(const Product& product) {
   const ProductShape shape(product);
   const auto known = plans_.find(shape);
   if (known != plans_.end()) return known->second;
-  return plans_[shape] = choose(LtProduct(library_, product), shape);
+  return plans_[shape] = choose(product, shape);
 }
 
-std::optional<Algorithm> GemmPlans::choose(const LtProduct& product, const ProductShape& shape) {
+std::optional<Algorithm> GemmPlans::choose(const Product& product, const ProductShape& shape) {
+  const LtProduct whole(library_, product);
   const ProductShape bucket = shape.bucket();
-  return is_worth_searching(bucket) ? searched(product, bucket) : first_of_bucket(product, bucket);
+  if (!is_worth_searching(bucket)) return first_choice(whole);
+  const std::optional<Algorithm> plan = plan_of_bucket(product, bucket);
+  return plan && whole.accepts(*plan) ? plan : first_choice(whole);
 }
 
-std::optional<Algorithm> GemmPlans::searched(const LtProduct& product, const ProductShape& bucket) {
+std::optional<Algorithm> GemmPlans::plan_of_bucket(const Product& product,
+                                                   const ProductShape& bucket) {
   const std::string text = bucket.text();
   if (const auto stored = stored_.find(text); stored != stored_.end()) {
-    const auto algorithm = from_digits(text, stored->second);
-    if (algorithm) return product.accepts(*algorithm) ? algorithm : first_choice(product);
+    if (const auto algorithm = from_digits(text, stored->second)) return algorithm;
   }
-  const std::vector<Algorithm> candidates = product.heuristics(kCandidates);
-  if (candidates.empty()) return std::nullopt;
-  const double n_flops = bucket.n_flops();
-  const Algorithm best = search(product, candidates, n_flops, n_flops >= kThoroughFlops);
-  stored_[text] = to_digits(text, best);
+  const std::optional<Algorithm> best = search_bucket(product, bucket);
+  if (!best) return std::nullopt;
+  stored_[text] = to_digits(text, *best);
   save_plans(path(), machine_, stored_);
   return best;
 }
 
-std::optional<Algorithm> GemmPlans::first_of_bucket(const LtProduct& product,
-                                                    const ProductShape& bucket) {
-  const auto known = first_choices_.find(bucket);
-  if (known != first_choices_.end() && product.accepts(known->second)) return known->second;
-  const auto first = first_choice(product);
-  if (first) first_choices_[bucket] = *first;
-  return first;
+std::optional<Algorithm> GemmPlans::search_bucket(const Product& product,
+                                                  const ProductShape& bucket) {
+  const Product part = timed_part(product);
+  const LtProduct timed(library_, part);
+  const Effort effort = effort_for(bucket.n_flops());
+  const std::vector<Algorithm> candidates =
+      timed.heuristics(effort == Effort::kQuick ? kQuickCandidates : kCandidates);
+  if (candidates.empty()) return std::nullopt;
+  return search(timed, candidates, ProductShape(part).n_flops(), effort);
 }
 
 // Plain FP32 products are a debugging path: not worth a search, which would take seconds.

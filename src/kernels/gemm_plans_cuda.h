@@ -1,6 +1,7 @@
-// Which of cuBLASLt's algorithms computes which product. Large products search once (gemm_search)
-// and remember the answer, here and on disk (plan_file.h); small ones take the library's first
-// choice.
+// Which of cuBLASLt's algorithms computes which product. Large products search once (gemm_search),
+// the longer they last the harder, and remember the answer, here and on disk (plan_file.h); small
+// ones take the library's first choice. The answer depends on the product's shape and on what the
+// file holds.
 #pragma once
 
 #include <compare>
@@ -26,9 +27,10 @@ struct ProductShape {
   auto operator<=>(const ProductShape&) const = default;
 
   double n_flops() const;
-  // With m rounded up. Experts get another number of tokens in every batch, while the best
-  // algorithm changes slowly with m: shapes of one bucket share theirs.
+  // With m, the number of tokens, rounded up. Experts get another number in every batch, while the
+  // best algorithm changes slowly with it: shapes of one bucket share what was searched.
   ProductShape bucket() const;
+  // The key of the file.
   std::string text() const;
 };
 
@@ -47,16 +49,15 @@ class GemmPlans {
   void set_searching(bool is_searching) { is_searching_ = is_searching; }
 
  private:
-  std::optional<Algorithm> choose(const LtProduct& product, const ProductShape& shape);
-  std::optional<Algorithm> searched(const LtProduct& product, const ProductShape& bucket);
-  std::optional<Algorithm> first_of_bucket(const LtProduct& product, const ProductShape& bucket);
+  std::optional<Algorithm> choose(const Product& product, const ProductShape& shape);
+  std::optional<Algorithm> plan_of_bucket(const Product& product, const ProductShape& bucket);
+  std::optional<Algorithm> search_bucket(const Product& product, const ProductShape& bucket);
   bool is_worth_searching(const ProductShape& bucket) const;
 
   LtLibrary& library_;
   bool is_searching_ = true;
   std::string machine_;
-  PlanTable stored_;                                 // by bucket, what the file holds
-  std::map<ProductShape, Algorithm> first_choices_;  // by bucket, where none is stored
+  PlanTable stored_;  // by bucket, what the file holds
   std::map<ProductShape, std::optional<Algorithm>> plans_;
 };
 

@@ -12,19 +12,25 @@
 namespace vernier::kernels::cuda {
 namespace {
 
-// Candidates within this of the fastest, at most so many, are timed again with care: two rounds
+// Candidates within this of the fastest, at most `n_close`, are timed again with care: two rounds
 // order the rest well enough.
 constexpr double kClose = 1.08;
-constexpr size_t kMostClose = 5;
 constexpr int kRoughRounds = 2;
-constexpr int kCarefulRounds = 7;
+
+struct Rounds {
+  size_t n_close;
+  int n_careful;
+  // What one timing should last at least, at the speed below, so that events resolve it.
+  double timed_seconds;
+};
+constexpr Rounds kQuickRounds{.n_close = 3, .n_careful = 5, .timed_seconds = 100e-6};
+constexpr Rounds kCarefulRounds{.n_close = 5, .n_careful = 7, .timed_seconds = 200e-6};
+constexpr double kFlopsPerSecond = 5e14;
+constexpr int kMostRepeats = 20;
+
 // A change of one setting must gain this much, beyond the noise of the careful timing.
 constexpr double kGain = 0.997;
 constexpr int kMostSteps = 4;
-// What one timing should last at least, at the speed below, so that events resolve it.
-constexpr double kTimedSeconds = 200e-6;
-constexpr double kFlopsPerSecond = 5e14;
-constexpr int kMostRepeats = 20;
 
 class Event {
  public:
@@ -58,25 +64,27 @@ struct Timing {
   }
 };
 
-int repeats_for(double n_flops) {
-  return std::clamp(static_cast<int>(std::ceil(kTimedSeconds * kFlopsPerSecond / n_flops)), 1,
+int repeats_for(double seconds, double n_flops) {
+  return std::clamp(static_cast<int>(std::ceil(seconds * kFlopsPerSecond / n_flops)), 1,
                     kMostRepeats);
 }
 
 // The fastest by a rough timing of all and a careful one of the best of them.
 Algorithm fastest(const LtProduct& product, const std::vector<Algorithm>& candidates,
-                  int n_repeats) {
+                  const Rounds& rounds, int n_repeats) {
+  if (candidates.size() == 1) return candidates[0];
   const std::vector<double> rough = measure(product, candidates, kRoughRounds, n_repeats);
   std::vector<size_t> order(candidates.size());
   std::iota(order.begin(), order.end(), 0);
   std::ranges::stable_sort(order, {}, [&](size_t index) { return rough[index]; });
   std::vector<Algorithm> close;
   for (const size_t index : order) {
-    if (close.size() < kMostClose && rough[index] <= rough[order[0]] * kClose) {
+    if (close.size() < rounds.n_close && rough[index] <= rough[order[0]] * kClose) {
       close.push_back(candidates[index]);
     }
   }
-  const std::vector<double> careful = measure(product, close, kCarefulRounds, n_repeats);
+  if (close.size() == 1) return close[0];
+  const std::vector<double> careful = measure(product, close, rounds.n_careful, n_repeats);
   return close[std::ranges::min_element(careful) - careful.begin()];
 }
 
@@ -186,14 +194,15 @@ std::vector<Algorithm> neighbours(const LtProduct& product, const Algorithm& alg
 }
 
 Algorithm search(const LtProduct& product, const std::vector<Algorithm>& candidates, double n_flops,
-                 bool is_thorough) {
-  const int n_repeats = repeats_for(n_flops);
-  Algorithm best = candidates.size() == 1 ? candidates[0] : fastest(product, candidates, n_repeats);
-  for (int step = 0; is_thorough && step < kMostSteps; ++step) {
+                 Effort effort) {
+  const Rounds& rounds = effort == Effort::kQuick ? kQuickRounds : kCarefulRounds;
+  const int n_repeats = repeats_for(rounds.timed_seconds, n_flops);
+  Algorithm best = fastest(product, candidates, rounds, n_repeats);
+  for (int step = 0; effort == Effort::kThorough && step < kMostSteps; ++step) {
     const std::vector<Algorithm> others = neighbours(product, best);
     if (others.empty()) break;
-    const Algorithm rival = fastest(product, others, n_repeats);
-    const std::vector<double> times = measure(product, {best, rival}, kCarefulRounds, n_repeats);
+    const Algorithm rival = fastest(product, others, rounds, n_repeats);
+    const std::vector<double> times = measure(product, {best, rival}, rounds.n_careful, n_repeats);
     if (times[1] >= times[0] * kGain) break;
     best = rival;
   }

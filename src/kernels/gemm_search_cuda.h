@@ -29,10 +29,16 @@ std::optional<Algorithm> variant(const Algorithm& algorithm, const Setting& sett
 // All accepted algorithms that differ from this one in a single setting.
 std::vector<Algorithm> neighbours(const LtProduct& product, const Algorithm& algorithm);
 
-// The fastest of the candidates, which must not be empty, and, `is_thorough`, of what is reached
-// from it by changing one setting after another for as long as that helps. Waits for the device;
-// overwrites the product's y. n_flops: how many operations the product is.
+enum class Effort {
+  kQuick,    // few rounds, some milliseconds, for shapes of which there are many
+  kCareful,  // more rounds, which tell apart what differs by a fraction of a per cent
+  kThorough  // and then one setting of the fastest after another is changed while that helps
+};
+
+// The fastest of the candidates, which must not be empty, and of what a thorough search reaches
+// from it. Waits for the device; overwrites the product's y. n_flops: how many operations the
+// product is.
 Algorithm search(const LtProduct& product, const std::vector<Algorithm>& candidates, double n_flops,
-                 bool is_thorough);
+                 Effort effort);
 
 }  // namespace vernier::kernels::cuda
