@@ -9,8 +9,9 @@
 
 namespace vernier::kernels::cuda {
 
-// Tokens that one call takes. Up to the first number it also is the better choice where cuBLASLt
-// could read the weight as it is stored, beyond only where the weight would have to be decoded.
+// Tokens that one call takes. Up to the first number it also is the better choice where tensor
+// cores could take the weight's codes as they are, or where many groups share a launch; beyond,
+// only where the weight would have to be decoded.
 inline constexpr int64_t kFewTokensInPlace = 8;
 inline constexpr int64_t kFewTokens = 32;
 

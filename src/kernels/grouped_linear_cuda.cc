@@ -25,13 +25,21 @@ bool same_rule(const InputRule& a, const InputRule& b) {
   return a.format == b.format && (a.format == nullptr || a.scale == b.scale);
 }
 
+// One launch for all groups of few tokens takes less than one each, even of products that alone
+// would do better in the library.
+LinearPath group_path(const GroupWeight& group, int64_t n_rows) {
+  const auto& [weight, rule] = group;
+  const bool is_few = compute_dtype(weight.device()) == DType::kBF16 &&
+                      n_rows <= kFewTokensInPlace && takes_few_tokens(weight);
+  return is_few ? LinearPath::kFewTokens : linear_path(weight, rule, n_rows);
+}
+
 std::vector<Group> non_empty(std::span<const int64_t> begin, std::span<const GroupWeight> weights) {
   std::vector<Group> groups;
   for (size_t index = 0; index < weights.size(); ++index) {
     const int64_t n_rows = begin[index + 1] - begin[index];
     if (n_rows == 0) continue;
-    const LinearPath path = linear_path(weights[index].weight, weights[index].rule, n_rows);
-    groups.push_back({&weights[index], begin[index], n_rows, path});
+    groups.push_back({&weights[index], begin[index], n_rows, group_path(weights[index], n_rows)});
   }
   return groups;
 }
