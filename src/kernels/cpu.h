@@ -47,6 +47,9 @@ void combine_experts(ConstMatrixView outputs, int64_t first, const ExpertGroups&
 
 void linear(ConstMatrixView x, const formats::PackedView& weight, MatrixView y);
 void linear(ConstMatrixView x, ConstMatrixView weight, MatrixView y);
+void linear_input_gradient(ConstMatrixView g_y, const formats::PackedView& weight, MatrixView g_x);
+void linear_input_gradient(ConstMatrixView g_y, ConstMatrixView weight, MatrixView g_x);
+void linear_weight_gradient(ConstMatrixView g_y, ConstMatrixView x, MatrixView g_weight);
 void embed(std::span<const int32_t> ids, const formats::PackedView& weight, MatrixView y);
 
 void score_logits(ConstMatrixView base, ConstMatrixView logits, std::span<const int32_t> targets,

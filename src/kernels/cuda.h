@@ -48,6 +48,12 @@ void linear(ConstAnyMatrixView x, const formats::PackedView& weight, const Input
 void linear(ConstAnyMatrixView x, ConstAnyMatrixView weight, AnyMatrixView y);
 void grouped_linear(ConstAnyMatrixView x, std::span<const int64_t> begin,
                     std::span<const GroupWeight> groups, AnyMatrixView y);
+void linear_input_gradient(ConstAnyMatrixView g_y, const formats::PackedView& weight,
+                           AnyMatrixView g_x);
+void linear_input_gradient(ConstAnyMatrixView g_y, ConstAnyMatrixView weight, AnyMatrixView g_x);
+void grouped_input_gradient(ConstAnyMatrixView g_y, std::span<const int64_t> begin,
+                            std::span<const GroupWeight> groups, AnyMatrixView g_x);
+void linear_weight_gradient(ConstAnyMatrixView g_y, ConstAnyMatrixView x, AnyMatrixView g_weight);
 void embed(std::span<const int32_t> ids, const formats::PackedView& weight, AnyMatrixView y);
 
 void score_logits(ConstAnyMatrixView base, ConstAnyMatrixView logits,

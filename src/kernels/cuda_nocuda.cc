@@ -54,6 +54,19 @@ void grouped_linear(ConstAnyMatrixView, std::span<const int64_t>, std::span<cons
                     AnyMatrixView) {
   VERNIER_CHECK(false);
 }
+void linear_input_gradient(ConstAnyMatrixView, const formats::PackedView&, AnyMatrixView) {
+  VERNIER_CHECK(false);
+}
+void linear_input_gradient(ConstAnyMatrixView, ConstAnyMatrixView, AnyMatrixView) {
+  VERNIER_CHECK(false);
+}
+void grouped_input_gradient(ConstAnyMatrixView, std::span<const int64_t>,
+                            std::span<const GroupWeight>, AnyMatrixView) {
+  VERNIER_CHECK(false);
+}
+void linear_weight_gradient(ConstAnyMatrixView, ConstAnyMatrixView, AnyMatrixView) {
+  VERNIER_CHECK(false);
+}
 void embed(std::span<const int32_t>, const formats::PackedView&, AnyMatrixView) {
   VERNIER_CHECK(false);
 }

@@ -74,6 +74,18 @@ TEST(ProductShapeTest, BucketsRoundUp) {
   EXPECT_EQ(bucket(8193), 12288);
 }
 
+// A weight's gradient sums over tokens.
+TEST(ProductShapeTest, BucketsRoundTokensUp) {
+  const ProductShape bucket = ProductShape({.x = described(700, 32),
+                                            .weight = described(700, 48),
+                                            .y = described_output(32, 48),
+                                            .form = ProductForm::kWeightGradient})
+                                  .bucket();
+  EXPECT_EQ(bucket.m, 32);
+  EXPECT_EQ(bucket.n, 48);
+  EXPECT_EQ(bucket.k, 768);
+}
+
 // Files of plans are kept: the texts of old products do not change.
 TEST(ProductShapeTest, TextsTellProductsApart) {
   Product product{
@@ -82,6 +94,12 @@ TEST(ProductShapeTest, TextsTellProductsApart) {
   EXPECT_EQ(ProductShape(product).text(), plain);
   product.fast_accumulation = true;
   EXPECT_EQ(ProductShape(product).text(), plain + " fast accumulation");
+  product.fast_accumulation = false;
+  product.form = ProductForm::kInputGradient;
+  EXPECT_EQ(ProductShape(product).text(), plain + " input gradient");
+  product.form = ProductForm::kWeightGradient;
+  product.adds = true;
+  EXPECT_EQ(ProductShape(product).text(), plain + " weight gradient added");
 }
 
 TEST_F(GemmPlansTest, ASearchIsKeptOnDisk) {
@@ -104,6 +122,27 @@ TEST_F(GemmPlansTest, ASearchIsKeptOnDisk) {
       .x = x.view().row_range(0, 1000), .weight = weight, .y = y.view().row_range(0, 1000)};
   EXPECT_TRUE(others.find(shorter));
   EXPECT_EQ(read_file(plans.path()), text);
+}
+
+// The search runs the product many times; what is added to y is added once.
+TEST_F(GemmPlansTest, ASearchLeavesWhatIsAddedToAlone) {
+  const AnyMatrix g_y = operand(1024, 1024, DType::kBF16);
+  const AnyMatrix x = operand(1024, 1040, DType::kBF16);
+  Matrix ones(1024, 1040);
+  for (float& value : ones.values()) value = 1;
+  const auto run = [&](ConstMatrixView before, bool adds) {
+    AnyMatrix y = to_device(before, device_.get());
+    multiply({.x = g_y, .weight = x, .y = y, .form = ProductForm::kWeightGradient, .adds = adds});
+    return to_host(y);
+  };
+  const Matrix added = run(ones, true);
+  EXPECT_NE(read_file(device_->state<GemmPlans>().path()).find(" weight gradient added"),
+            std::string::npos);
+  const Matrix alone = run(ones, false);
+  for (size_t i = 0; i < alone.values().size(); ++i) {
+    // Sums of 1024 products of normal numbers, by two algorithms.
+    ASSERT_NEAR(added.values()[i], alone.values()[i] + 1, 2e-3);
+  }
 }
 
 // So many rows that only the first are timed.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <string_view>
 
 #include "kernels/gemm_search_cuda.h"
 
@@ -43,7 +44,11 @@ Effort effort_for(double n_flops) {
 
 Product first_tokens(Product product, int64_t n_tokens) {
   product.x = product.x.row_range(0, n_tokens);
-  product.y = product.y.row_range(0, n_tokens);
+  if (product.form == ProductForm::kWeightGradient) {
+    product.weight = product.weight.row_range(0, n_tokens);
+  } else {
+    product.y = product.y.row_range(0, n_tokens);
+  }
   return product;
 }
 
@@ -55,6 +60,36 @@ Product timed_part(const Product& product) {
   const auto n_timed = static_cast<int64_t>(share * static_cast<double>(n_tokens));
   return first_tokens(product,
                       std::min(n_tokens, std::max(kTokenStep, n_timed / kTokenStep * kTokenStep)));
+}
+
+// What a search runs in the product's place, as often as it likes: y is a matrix of zeros that lies
+// as the product's own does where that is added to.
+struct Trial {
+  Tensor scratch;
+  Product product;
+
+  explicit Trial(const Product& original) : product(timed_part(original)) {
+    if (!product.adds) return;
+    AnyMatrixView& y = product.y;
+    constexpr int64_t kAlignment = 16;
+    const auto past_aligned =
+        static_cast<int64_t>(reinterpret_cast<uintptr_t>(y.data) % uintptr_t{kAlignment});
+    const int64_t n_bytes = y.rows * std::max(y.row_stride, y.cols) * y.elem_bytes() + kAlignment;
+    scratch = Tensor(DType::kU8, {n_bytes}, y.device);
+    fill_zero(scratch.data(), y.device, n_bytes);
+    y.data = scratch.data() + past_aligned;
+  }
+};
+
+std::string_view suffix(ProductForm form) {
+  switch (form) {
+    case ProductForm::kForward:
+      return "";
+    case ProductForm::kInputGradient:
+      return " input gradient";
+    default:
+      return " weight gradient";
+  }
 }
 
 // The device's name alone does not tell a part of it from the whole.
@@ -101,16 +136,18 @@ std::optional<Algorithm> first_choice(const LtProduct& product) {
 ProductShape::ProductShape(const Product& product)
     : operand_dtype(product.x.dtype),
       y_dtype(product.y.dtype),
-      m(product.x.rows),
-      n(product.weight.rows),
-      k(product.x.cols),
+      m(product.m()),
+      n(product.n()),
+      k(product.k()),
       x_stride(product.x.row_stride),
       weight_stride(product.weight.row_stride),
       y_stride(product.y.row_stride),
       x_alignment(alignment_bytes(product.x)),
       weight_alignment(alignment_bytes(product.weight)),
       y_alignment(alignment_bytes(product.y)),
-      fast_accumulation(product.fast_accumulation) {}
+      fast_accumulation(product.fast_accumulation),
+      form(product.form),
+      adds(product.adds) {}
 
 double ProductShape::n_flops() const {
   return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
@@ -118,15 +155,17 @@ double ProductShape::n_flops() const {
 
 ProductShape ProductShape::bucket() const {
   ProductShape rounded = *this;
-  rounded.m = round_up_tokens(m);
+  int64_t& n_tokens = form == ProductForm::kWeightGradient ? rounded.k : rounded.m;
+  n_tokens = round_up_tokens(n_tokens);
   return rounded;
 }
 
 std::string ProductShape::text() const {
-  return fmt::format("{} {} m {} n {} k {} strides {} {} {} aligned {} {} {}{}",
+  return fmt::format("{} {} m {} n {} k {} strides {} {} {} aligned {} {} {}{}{}{}",
                      dtype_info(operand_dtype).name, dtype_info(y_dtype).name, m, n, k, x_stride,
                      weight_stride, y_stride, x_alignment, weight_alignment, y_alignment,
-                     fast_accumulation ? " fast accumulation" : "");
+                     fast_accumulation ? " fast accumulation" : "", suffix(form),
+                     adds ? " added" : "");
 }
 
 GemmPlans::GemmPlans(Device& device)
@@ -164,13 +203,13 @@ std::optional<Algorithm> GemmPlans::plan_of_bucket(const Product& product,
 
 std::optional<Algorithm> GemmPlans::search_bucket(const Product& product,
                                                   const ProductShape& bucket) {
-  const Product part = timed_part(product);
-  const LtProduct timed(library_, part);
+  const Trial trial(product);
+  const LtProduct timed(library_, trial.product);
   const Effort effort = effort_for(bucket.n_flops());
   const std::vector<Algorithm> candidates =
       timed.heuristics(effort == Effort::kQuick ? kQuickCandidates : kCandidates);
   if (candidates.empty()) return std::nullopt;
-  return search(timed, candidates, ProductShape(part).n_flops(), effort);
+  return search(timed, candidates, ProductShape(trial.product).n_flops(), effort);
 }
 
 // Plain FP32 products are a debugging path: not worth a search, which would take seconds.

@@ -22,13 +22,16 @@ struct ProductShape {
   int64_t x_stride, weight_stride, y_stride;
   int x_alignment, weight_alignment, y_alignment;
   bool fast_accumulation;
+  ProductForm form;
+  bool adds;
 
   explicit ProductShape(const Product& product);
   auto operator<=>(const ProductShape&) const = default;
 
   double n_flops() const;
-  // With m, the number of tokens, rounded up. Experts get another number in every batch, while the
-  // best algorithm changes slowly with it: shapes of one bucket share what was searched.
+  // With the number of tokens, which is m or a weight gradient's k, rounded up. Experts get another
+  // number in every batch, while the best algorithm changes slowly with it: shapes of one bucket
+  // share what was searched.
   ProductShape bucket() const;
   // The key of the file.
   std::string text() const;
@@ -40,7 +43,8 @@ class GemmPlans {
   explicit GemmPlans(Device& device);
 
   // The algorithm of a product, the same in every call of the process. Absent where the library has
-  // none. The first product of a bucket may run many times here, overwriting its y.
+  // none. The first product of a bucket may run many times here, overwriting its y; one that adds
+  // to y runs on a scratch matrix as large.
   std::optional<Algorithm> find(const Product& product);
 
   LtLibrary& library() { return library_; }

@@ -15,38 +15,17 @@
 namespace vernier::kernels::cuda {
 namespace {
 
-// Decoded weights of one tile. Large, since every product pays for a start and an end; small beside
-// a device's memory.
-constexpr int64_t kTileBytes = 256 << 20;
-// Rows of a tile are a multiple of this, so that tiles of y are as aligned as y.
-constexpr int64_t kTileRowMultiple = 256;
-
 using formats::PackedView;
 using formats::PlaneRole;
-
-bool is_in_place(const PackedView& weight, DType dtype) {
-  return weight.format == &formats::kBf16Format && weight.plane(PlaneRole::kCodes).dtype == dtype;
-}
 
 bool is_fp8(const PackedView& weight, const InputRule& rule) {
   return weight.format == &formats::kFp8E4m3Format && rule.format == weight.format &&
          weight.n % 16 == 0 && weight.k % 16 == 0;
 }
 
-ConstAnyMatrixView codes_of(const PackedView& weight) {
-  const TensorView& codes = weight.plane(PlaneRole::kCodes);
-  return {codes.data, weight.n, weight.k, weight.k, codes.dtype, codes.device};
-}
-
-int64_t tile_rows(const PackedView& weight, DType dtype) {
-  const int64_t row_bytes = std::max<int64_t>(1, n_bytes(dtype, {weight.k}));
-  const int64_t rows = kTileBytes / row_bytes / kTileRowMultiple * kTileRowMultiple;
-  return std::min(weight.n, std::max(rows, kTileRowMultiple));
-}
-
 void decoded_product(ConstAnyMatrixView codes, float alpha, const PackedView& weight,
                      AnyMatrixView y) {
-  const int64_t n_tile_rows = tile_rows(weight, codes.dtype);
+  const int64_t n_tile_rows = y.device->state<DecodedTiles>().n_rows(weight, codes.dtype);
   AnyMatrix scratch(n_tile_rows, weight.k, codes.dtype, y.device);
   for (int64_t first = 0; first < weight.n; first += n_tile_rows) {
     const int64_t n_rows = std::min(n_tile_rows, weight.n - first);
@@ -109,6 +88,22 @@ bool linear_on_path(LinearPath path, ConstAnyMatrixView x, const PackedView& wei
 }
 
 }  // namespace
+
+bool is_in_place(const PackedView& weight, DType dtype) {
+  return weight.format == &formats::kBf16Format && weight.plane(PlaneRole::kCodes).dtype == dtype;
+}
+
+ConstAnyMatrixView codes_of(const PackedView& weight) {
+  const TensorView& codes = weight.plane(PlaneRole::kCodes);
+  return {codes.data, weight.n, weight.k, weight.k, codes.dtype, codes.device};
+}
+
+int64_t DecodedTiles::n_rows(const PackedView& weight, DType dtype) const {
+  constexpr int64_t kMultiple = 256;
+  const int64_t row_bytes = std::max<int64_t>(1, n_bytes(dtype, {weight.k}));
+  const int64_t rows = most_bytes / row_bytes / kMultiple * kMultiple;
+  return std::min(weight.n, std::max(rows, kMultiple));
+}
 
 // cuBLASLt reads a BF16 weight faster than few_tokens does, even for one token.
 LinearPath linear_path(const PackedView& weight, const InputRule& rule, int64_t n_tokens) {

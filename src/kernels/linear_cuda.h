@@ -1,4 +1,4 @@
-// The parts of a linear layer on a device that grouped_linear shares with it.
+// The parts of a linear layer on a device that grouped_linear and gradients share with it.
 #pragma once
 
 #include "kernels/linear.h"
@@ -13,6 +13,23 @@ enum class LinearPath {
   kDecoded,      // in the compute type: in place, or decoded a tile of rows at a time
 };
 LinearPath linear_path(const formats::PackedView& weight, const InputRule& rule, int64_t n_tokens);
+
+// Whether products of this type read the weight where it lies, and the weight as they see it.
+bool is_in_place(const formats::PackedView& weight, DType dtype);
+ConstAnyMatrixView codes_of(const formats::PackedView& weight);
+
+// How much of a weight is decoded at a time: device->state<DecodedTiles>().
+struct DecodedTiles {
+  explicit DecodedTiles(Device&) {}
+
+  // Large, since every product pays for a start and an end; small beside a device's memory. Tests
+  // lower it.
+  int64_t most_bytes = 256 << 20;
+
+  // Rows of a tile, all of the weight's or a multiple of 256, so that tiles of columns of an
+  // activation are as aligned as itself.
+  int64_t n_rows(const formats::PackedView& weight, DType dtype) const;
+};
 
 // The type in which the path takes its input. Not for kBlockScaled.
 DType input_dtype(LinearPath path, Device* device);

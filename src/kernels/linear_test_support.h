@@ -76,20 +76,48 @@ inline double fp8_sums(int64_t k) {
   return bf16_sums(k) + static_cast<double>(k + 32) * (k < 32 ? 0x1p-13 : 0x1p-16);
 }
 
+// `sizes`: the sums of magnitudes.
+inline void expect_sums(ConstMatrixView found, ConstMatrixView expected, ConstMatrixView sizes,
+                        ProductBound bound) {
+  ASSERT_EQ(found.rows, expected.rows);
+  ASSERT_EQ(found.cols, expected.cols);
+  for (int64_t row = 0; row < found.rows; ++row) {
+    for (int64_t col = 0; col < found.cols; ++col) {
+      const double want = expected.row(row)[col];
+      const double sum = bound.of_magnitudes * sizes.row(row)[col];
+      ASSERT_NEAR(found.row(row)[col], want, sum + bound.roundoff * (std::abs(want) + sum))
+          << "row " << row << ", column " << col;
+    }
+  }
+}
+
 inline void expect_product(ConstMatrixView found, ConstMatrixView x, ConstMatrixView weight,
                            ProductBound bound) {
   Matrix expected(found.rows, found.cols);
-  Matrix size(found.rows, found.cols);
+  Matrix sizes(found.rows, found.cols);
   ref::linear(x, weight, expected);
-  ref::linear(magnitudes(x), magnitudes(weight), size);
-  for (int64_t t = 0; t < found.rows; ++t) {
-    for (int64_t n = 0; n < found.cols; ++n) {
-      const double want = expected.view().row(t)[n];
-      const double sum = bound.of_magnitudes * size.view().row(t)[n];
-      ASSERT_NEAR(found.row(t)[n], want, sum + bound.roundoff * (std::abs(want) + sum))
-          << "token " << t << ", output " << n;
-    }
-  }
+  ref::linear(magnitudes(x), magnitudes(weight), sizes);
+  expect_sums(found, expected, sizes, bound);
+}
+
+// g_y W and what was there plus g_y^T x, against the references.
+inline void expect_input_gradient(ConstMatrixView found, ConstMatrixView g_y,
+                                  ConstMatrixView weight, ProductBound bound) {
+  Matrix expected(found.rows, found.cols);
+  Matrix sizes(found.rows, found.cols);
+  ref::linear_input_gradient(g_y, weight, expected);
+  ref::linear_input_gradient(magnitudes(g_y), magnitudes(weight), sizes);
+  expect_sums(found, expected, sizes, bound);
+}
+
+inline void expect_weight_gradient(ConstMatrixView found, ConstMatrixView before,
+                                   ConstMatrixView g_y, ConstMatrixView x, ProductBound bound) {
+  Matrix expected(found.rows, found.cols);
+  copy_matrix(before, expected);
+  Matrix sizes = magnitudes(before);
+  ref::linear_weight_gradient(g_y, x, expected);
+  ref::linear_weight_gradient(magnitudes(g_y), magnitudes(x), sizes);
+  expect_sums(found, expected, sizes, bound);
 }
 
 // The bound for a product of this format there, with an output of this type.

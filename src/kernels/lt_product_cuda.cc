@@ -78,9 +78,15 @@ LtProduct::LtProduct(LtLibrary& library, const Product& product)
       x_(layout_of(product.x)),
       y_(layout_of(product.y)) {
   VERNIER_CHECK(product.x.dtype == product.weight.dtype);
+  VERNIER_CHECK(product.form == ProductForm::kForward || product.x.dtype == DType::kBF16 ||
+                product.x.dtype == DType::kF32);
   VERNIER_CUBLAS(cublasLtMatmulDescInit(&operation_, CUBLAS_COMPUTE_32F, CUDA_R_32F));
-  const cublasOperation_t transposed = CUBLAS_OP_T;
-  set(CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed);
+  const cublasOperation_t of_weight =
+      product.form == ProductForm::kForward ? CUBLAS_OP_T : CUBLAS_OP_N;
+  const cublasOperation_t of_x =
+      product.form == ProductForm::kWeightGradient ? CUBLAS_OP_T : CUBLAS_OP_N;
+  set(CUBLASLT_MATMUL_DESC_TRANSA, &of_weight, sizeof of_weight);
+  set(CUBLASLT_MATMUL_DESC_TRANSB, &of_x, sizeof of_x);
   const int8_t fast = product.fast_accumulation;
   set(CUBLASLT_MATMUL_DESC_FAST_ACCUM, &fast, sizeof fast);
   if (product.x.dtype == DType::kF4) describe_block_scales();
@@ -139,9 +145,9 @@ bool LtProduct::accepts(const Algorithm& algorithm) const {
 }
 
 cublasStatus_t LtProduct::queue(const Algorithm& algorithm) const {
-  const float zero = 0;
+  const float beta = product_.adds ? 1 : 0;
   return cublasLtMatmul(library_.handle(), &operation_, &product_.alpha, product_.weight.data,
-                        &weight_, product_.x.data, &x_, &zero, product_.y.data, &y_,
+                        &weight_, product_.x.data, &x_, &beta, product_.y.data, &y_,
                         product_.y.data, &y_, &algorithm, library_.workspace(),
                         library_.workspace_bytes(), library_.stream());
 }

@@ -1,5 +1,6 @@
 // One matrix product as cuBLASLt sees it. Row-major y = x W^T is column-major y^T = W x^T with the
-// first operand transposed, the only form that its FP8 kernels take: no operand is ever copied.
+// first operand transposed, the only form that its FP8 kernels take; gradients are the forms beside
+// it. No operand is ever copied.
 #pragma once
 
 #include <cublasLt.h>
@@ -13,8 +14,15 @@
 
 namespace vernier::kernels::cuda {
 
-// y = alpha x weight^T, y [m, n] overwritten, x [m, k], weight [n, k]; all with rows apart as they
-// like, on one device. x and weight have one type:
+// The form of a product y [m, n]. In each, x has a row for every token.
+enum class ProductForm {
+  kForward,         // y = x weight^T, x [m, k], weight [n, k]
+  kInputGradient,   // y = x weight, x [m, k], weight [k, n]
+  kWeightGradient,  // y = x^T weight, x [k, m], weight [k, n]
+};
+
+// y = alpha times the product of x and weight, overwritten or, `adds`, added to; all with rows
+// apart as they like, on one device. x and weight have one type, in gradients BF16 or FP32:
 //   BF16     y BF16 or FP32, accumulated in FP32
 //   FP32     y FP32, no reduced precision anywhere
 //   F8_E4M3  y BF16 or FP32. On Hopper the tensor cores add in some 14 bits; sums move to FP32
@@ -26,9 +34,15 @@ struct Product {
   AnyMatrixView y;
   float alpha = 1;
   bool fast_accumulation = false;
+  ProductForm form = ProductForm::kForward;
+  bool adds = false;
   // E4M3 block scales of F4 operands, swizzled.
   const void* x_block_scales = nullptr;
   const void* weight_block_scales = nullptr;
+
+  int64_t m() const { return y.rows; }
+  int64_t n() const { return y.cols; }
+  int64_t k() const { return form == ProductForm::kWeightGradient ? x.rows : x.cols; }
 };
 
 // One of the library's ways to compute a product, all its settings included. (A type with a name:

@@ -41,6 +41,8 @@ Choice route(const RouterShape& shape, ConstMatrixView logits,
 
 void linear(ConstMatrixView x, const formats::PackedView& weight, MatrixView y);
 void linear(ConstMatrixView x, ConstMatrixView weight, MatrixView y);
+void linear_input_gradient(ConstMatrixView g_y, ConstMatrixView weight, MatrixView g_x);
+void linear_weight_gradient(ConstMatrixView g_y, ConstMatrixView x, MatrixView g_weight);
 void embed(std::span<const int32_t> ids, const formats::PackedView& weight, MatrixView y);
 
 double log_sum_exp(std::span<const float> logits);
