@@ -11,6 +11,7 @@
 #include "kernels/rms_norm.h"
 #include "kernels/router.h"
 #include "kernels/score.h"
+#include "kernels/sequence_span.h"
 #include "kernels/ssm_scan.h"
 
 namespace vernier::kernels::cuda {
@@ -18,6 +19,12 @@ namespace vernier::kernels::cuda {
 void rms_norm(ConstAnyMatrixView x, VectorView<const float> weight, float eps, AnyMatrixView y);
 void gated_group_norm(ConstAnyMatrixView x, ConstAnyMatrixView gate, VectorView<const float> weight,
                       int64_t n_groups, float eps, AnyMatrixView y);
+void rms_norm_backward(ConstAnyMatrixView x, VectorView<const float> weight, float eps,
+                       ConstAnyMatrixView g_y, AnyMatrixView g_x, VectorView<float> g_weight);
+void gated_group_norm_backward(ConstAnyMatrixView x, ConstAnyMatrixView gate,
+                               VectorView<const float> weight, int64_t n_groups, float eps,
+                               ConstAnyMatrixView g_y, AnyMatrixView g_x, AnyMatrixView g_gate,
+                               VectorView<float> g_weight);
 
 void squared_relu(AnyMatrixView x);
 void softplus_dt(ConstAnyMatrixView raw, VectorView<const float> bias, float low, float high,
@@ -25,9 +32,17 @@ void softplus_dt(ConstAnyMatrixView raw, VectorView<const float> bias, float low
 void gather_rows(ConstAnyMatrixView x, VectorView<const int32_t> rows, AnyMatrixView y);
 void add(ConstAnyMatrixView x, AnyMatrixView y);
 void accumulate_amax(ConstAnyMatrixView x, VectorView<float> amax);
+void squared_relu_backward(ConstAnyMatrixView x, AnyMatrixView g);
+void softplus_dt_backward(ConstAnyMatrixView raw, VectorView<const float> bias, float low,
+                          float high, ConstAnyMatrixView g_dt, AnyMatrixView g_raw,
+                          VectorView<float> g_bias);
 
 void causal_conv_silu(ConstAnyMatrixView x, ConstAnyMatrixView weight, VectorView<const float> bias,
                       std::span<const ConvSequence> sequences, AnyMatrixView y);
+void causal_conv_silu_backward(ConstAnyMatrixView x, ConstAnyMatrixView weight,
+                               VectorView<const float> bias,
+                               std::span<const SequenceSpan> sequences, ConstAnyMatrixView g_y,
+                               AnyMatrixView g_x, AnyMatrixView g_weight, VectorView<float> g_bias);
 
 void ssm_scan_chunked(const SsmShape& shape, const SsmInputs& inputs,
                       std::span<const ScanSequence> sequences, AnyMatrixView y);

@@ -13,6 +13,15 @@ void gated_group_norm(ConstAnyMatrixView, ConstAnyMatrixView, VectorView<const f
                       float, AnyMatrixView) {
   VERNIER_CHECK(false);
 }
+void rms_norm_backward(ConstAnyMatrixView, VectorView<const float>, float, ConstAnyMatrixView,
+                       AnyMatrixView, VectorView<float>) {
+  VERNIER_CHECK(false);
+}
+void gated_group_norm_backward(ConstAnyMatrixView, ConstAnyMatrixView, VectorView<const float>,
+                               int64_t, float, ConstAnyMatrixView, AnyMatrixView, AnyMatrixView,
+                               VectorView<float>) {
+  VERNIER_CHECK(false);
+}
 void squared_relu(AnyMatrixView) { VERNIER_CHECK(false); }
 void softplus_dt(ConstAnyMatrixView, VectorView<const float>, float, float, AnyMatrixView) {
   VERNIER_CHECK(false);
@@ -22,8 +31,18 @@ void gather_rows(ConstAnyMatrixView, VectorView<const int32_t>, AnyMatrixView) {
 }
 void add(ConstAnyMatrixView, AnyMatrixView) { VERNIER_CHECK(false); }
 void accumulate_amax(ConstAnyMatrixView, VectorView<float>) { VERNIER_CHECK(false); }
+void squared_relu_backward(ConstAnyMatrixView, AnyMatrixView) { VERNIER_CHECK(false); }
+void softplus_dt_backward(ConstAnyMatrixView, VectorView<const float>, float, float,
+                          ConstAnyMatrixView, AnyMatrixView, VectorView<float>) {
+  VERNIER_CHECK(false);
+}
 void causal_conv_silu(ConstAnyMatrixView, ConstAnyMatrixView, VectorView<const float>,
                       std::span<const ConvSequence>, AnyMatrixView) {
+  VERNIER_CHECK(false);
+}
+void causal_conv_silu_backward(ConstAnyMatrixView, ConstAnyMatrixView, VectorView<const float>,
+                               std::span<const SequenceSpan>, ConstAnyMatrixView, AnyMatrixView,
+                               AnyMatrixView, VectorView<float>) {
   VERNIER_CHECK(false);
 }
 void ssm_scan_chunked(const SsmShape&, const SsmInputs&, std::span<const ScanSequence>,

@@ -15,15 +15,27 @@ namespace vernier::kernels::ref {
 void rms_norm(ConstMatrixView x, std::span<const float> weight, float eps, MatrixView y);
 void gated_group_norm(ConstMatrixView x, ConstMatrixView gate, std::span<const float> weight,
                       int64_t n_groups, float eps, MatrixView y);
+void rms_norm_backward(ConstMatrixView x, std::span<const float> weight, float eps,
+                       ConstMatrixView g_y, MatrixView g_x, std::span<float> g_weight);
+void gated_group_norm_backward(ConstMatrixView x, ConstMatrixView gate,
+                               std::span<const float> weight, int64_t n_groups, float eps,
+                               ConstMatrixView g_y, MatrixView g_x, MatrixView g_gate,
+                               std::span<float> g_weight);
 
 void squared_relu(MatrixView x);
 void softplus_dt(ConstMatrixView raw, std::span<const float> bias, float low, float high,
                  MatrixView dt);
 void gather_rows(ConstMatrixView x, std::span<const int32_t> rows, MatrixView y);
 void add(ConstMatrixView x, MatrixView y);
+void squared_relu_backward(ConstMatrixView x, MatrixView g);
+void softplus_dt_backward(ConstMatrixView raw, std::span<const float> bias, float low, float high,
+                          ConstMatrixView g_dt, MatrixView g_raw, std::span<float> g_bias);
 
 void causal_conv_silu(ConstMatrixView x, ConstMatrixView weight, std::span<const float> bias,
                       MatrixView history, MatrixView y);
+void causal_conv_silu_backward(ConstMatrixView x, ConstMatrixView weight,
+                               std::span<const float> bias, ConstMatrixView g_y, MatrixView g_x,
+                               MatrixView g_weight, std::span<float> g_bias);
 
 // The recurrence; the chunked form is the same function.
 void ssm_scan_recurrent(const SsmShape& shape, const HostScanInputs& inputs, MatrixView state,
