@@ -56,6 +56,13 @@ Routing route(const RouterShape& shape, ConstMatrixView logits,
 ExpertGroups group_by_expert(const Routing& routing, int64_t n_experts);
 void combine_experts(ConstMatrixView outputs, int64_t first, const ExpertGroups& groups,
                      const Routing& routing, MatrixView r);
+void combine_experts_backward(ConstMatrixView g_r, int64_t first, const ExpertGroups& groups,
+                              const Routing& routing, ConstMatrixView outputs, MatrixView g_outputs,
+                              std::span<float> g_weights);
+void gather_rows_backward(ConstMatrixView g_y, int64_t first, const ExpertGroups& groups,
+                          int64_t top_k, MatrixView g_x);
+void route_backward(const RouterShape& shape, ConstMatrixView logits, const Routing& routing,
+                    std::span<const float> g_weights, MatrixView g_logits);
 
 void linear(ConstMatrixView x, const formats::PackedView& weight, MatrixView y);
 void linear(ConstMatrixView x, ConstMatrixView weight, MatrixView y);

@@ -57,6 +57,13 @@ Routing route(const RouterShape& shape, ConstAnyMatrixView logits,
 ExpertGroups group_by_expert(const Routing& routing, int64_t n_experts);
 void combine_experts(ConstAnyMatrixView outputs, int64_t first, const ExpertGroups& groups,
                      const Routing& routing, AnyMatrixView r);
+void combine_experts_backward(ConstAnyMatrixView g_r, int64_t first, const ExpertGroups& groups,
+                              const Routing& routing, ConstAnyMatrixView outputs,
+                              AnyMatrixView g_outputs, VectorView<float> g_weights);
+void gather_rows_backward(ConstAnyMatrixView g_y, int64_t first, const ExpertGroups& groups,
+                          int64_t top_k, AnyMatrixView g_x);
+void route_backward(const RouterShape& shape, ConstAnyMatrixView logits, const Routing& routing,
+                    VectorView<const float> g_weights, AnyMatrixView g_logits);
 
 void linear(ConstAnyMatrixView x, const formats::PackedView& weight, const InputRule& rule,
             AnyMatrixView y);

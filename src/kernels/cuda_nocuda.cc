@@ -65,6 +65,18 @@ void combine_experts(ConstAnyMatrixView, int64_t, const ExpertGroups&, const Rou
                      AnyMatrixView) {
   VERNIER_CHECK(false);
 }
+void combine_experts_backward(ConstAnyMatrixView, int64_t, const ExpertGroups&, const Routing&,
+                              ConstAnyMatrixView, AnyMatrixView, VectorView<float>) {
+  VERNIER_CHECK(false);
+}
+void gather_rows_backward(ConstAnyMatrixView, int64_t, const ExpertGroups&, int64_t,
+                          AnyMatrixView) {
+  VERNIER_CHECK(false);
+}
+void route_backward(const RouterShape&, ConstAnyMatrixView, const Routing&, VectorView<const float>,
+                    AnyMatrixView) {
+  VERNIER_CHECK(false);
+}
 void linear(ConstAnyMatrixView, const formats::PackedView&, const InputRule&, AnyMatrixView) {
   VERNIER_CHECK(false);
 }

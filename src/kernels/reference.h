@@ -50,6 +50,14 @@ struct Choice {
 };
 Choice route(const RouterShape& shape, ConstMatrixView logits,
              std::span<const float> correction_bias);
+// places, tokens: ExpertGroups'. experts: Routing's.
+void combine_experts_backward(ConstMatrixView g_r, int64_t first, std::span<const int32_t> places,
+                              std::span<const float> weights, ConstMatrixView outputs,
+                              MatrixView g_outputs, std::span<float> g_weights);
+void gather_rows_backward(ConstMatrixView g_y, std::span<const int32_t> tokens, MatrixView g_x);
+void route_backward(const RouterShape& shape, ConstMatrixView logits,
+                    std::span<const int32_t> experts, std::span<const float> g_weights,
+                    MatrixView g_logits);
 
 void linear(ConstMatrixView x, const formats::PackedView& weight, MatrixView y);
 void linear(ConstMatrixView x, ConstMatrixView weight, MatrixView y);
