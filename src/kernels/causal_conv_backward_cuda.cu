@@ -164,7 +164,7 @@ struct Windows {
 };
 
 template <class T, int kChannels, int kTaps>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 4)
     convolve_backward(const __grid_constant__ RunTable table, const ConvGradient conv,
                       int64_t first_run, Rows<const T> x, Rows<const T> g_y, Rows<T> g_x) {
   using Channels = Pack<T, kChannels>;

@@ -77,4 +77,11 @@ double log_sum_exp(std::span<const float> logits);
 double kl_divergence(std::span<const float> p_logits, std::span<const float> q_logits);
 int64_t argmax(std::span<const float> values);
 
+void cross_entropy_gradient(ConstMatrixView logits, std::span<const int32_t> targets, float scale,
+                            MatrixView g_logits);
+void fisher_probe(ConstMatrixView logits, uint64_t seed, uint64_t first_token, float scale,
+                  MatrixView g_logits);
+void kl_gradient(ConstMatrixView teacher_logits, ConstMatrixView logits, float scale,
+                 MatrixView g_logits);
+
 }  // namespace vernier::kernels::cpu

@@ -81,4 +81,11 @@ void embed(std::span<const int32_t> ids, const formats::PackedView& weight, AnyM
 void score_logits(ConstAnyMatrixView base, ConstAnyMatrixView logits,
                   std::span<const int32_t> targets, std::span<TokenScore> scores);
 
+void cross_entropy_gradient(ConstAnyMatrixView logits, std::span<const int32_t> targets,
+                            float scale, AnyMatrixView g_logits);
+void fisher_probe(ConstAnyMatrixView logits, uint64_t seed, uint64_t first_token, float scale,
+                  AnyMatrixView g_logits);
+void kl_gradient(ConstAnyMatrixView teacher_logits, ConstAnyMatrixView logits, float scale,
+                 AnyMatrixView g_logits);
+
 }  // namespace vernier::kernels::cuda

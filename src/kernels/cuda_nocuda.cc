@@ -105,5 +105,14 @@ void score_logits(ConstAnyMatrixView, ConstAnyMatrixView, std::span<const int32_
                   std::span<TokenScore>) {
   VERNIER_CHECK(false);
 }
+void cross_entropy_gradient(ConstAnyMatrixView, std::span<const int32_t>, float, AnyMatrixView) {
+  VERNIER_CHECK(false);
+}
+void fisher_probe(ConstAnyMatrixView, uint64_t, uint64_t, float, AnyMatrixView) {
+  VERNIER_CHECK(false);
+}
+void kl_gradient(ConstAnyMatrixView, ConstAnyMatrixView, float, AnyMatrixView) {
+  VERNIER_CHECK(false);
+}
 
 }  // namespace vernier::kernels::cuda

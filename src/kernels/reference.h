@@ -69,4 +69,12 @@ double log_sum_exp(std::span<const float> logits);
 double kl_divergence(std::span<const float> p_logits, std::span<const float> q_logits);
 int64_t argmax(std::span<const float> values);
 
+// Of one token. signs: +-1.
+void cross_entropy_gradient(std::span<const float> logits, int32_t target, float scale,
+                            std::span<float> g_logits);
+void fisher_probe(std::span<const float> logits, std::span<const int> signs, float scale,
+                  std::span<float> g_logits);
+void kl_gradient(std::span<const float> teacher_logits, std::span<const float> logits, float scale,
+                 std::span<float> g_logits);
+
 }  // namespace vernier::kernels::ref
