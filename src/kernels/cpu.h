@@ -4,6 +4,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/host_scan.h"
+#include "kernels/host_scan_backward.h"
 #include "kernels/linear.h"
 #include "kernels/log_softmax.h"
 #include "kernels/router.h"
@@ -47,6 +48,8 @@ void ssm_scan_chunked(const SsmShape& shape, const HostScanInputs& inputs, Matri
                       MatrixView y);
 void ssm_scan_recurrent(const SsmShape& shape, const HostScanInputs& inputs, MatrixView state,
                         MatrixView y);
+void ssm_scan_backward(const SsmShape& shape, const HostScanInputs& inputs, ConstMatrixView g_y,
+                       const HostScanGradients& gradients);
 
 void causal_attention(const AttentionShape& shape, ConstMatrixView q, ConstMatrixView k,
                       ConstMatrixView v, int64_t first_position, MatrixView y);

@@ -13,6 +13,7 @@
 #include "kernels/score.h"
 #include "kernels/sequence_span.h"
 #include "kernels/ssm_scan.h"
+#include "kernels/ssm_scan_backward.h"
 
 namespace vernier::kernels::cuda {
 
@@ -48,6 +49,9 @@ void ssm_scan_chunked(const SsmShape& shape, const SsmInputs& inputs,
                       std::span<const ScanSequence> sequences, AnyMatrixView y);
 void ssm_scan_recurrent(const SsmShape& shape, const SsmInputs& inputs,
                         std::span<const ScanSequence> sequences, AnyMatrixView y);
+void ssm_scan_backward(const SsmShape& shape, const SsmInputs& inputs,
+                       std::span<const SequenceSpan> sequences, ConstAnyMatrixView g_y,
+                       const SsmGradients& gradients);
 
 void causal_attention(const AttentionShape& shape, ConstAnyMatrixView q,
                       std::span<const AttentionSequence> sequences, AnyMatrixView y);

@@ -53,6 +53,10 @@ void ssm_scan_recurrent(const SsmShape&, const SsmInputs&, std::span<const ScanS
                         AnyMatrixView) {
   VERNIER_CHECK(false);
 }
+void ssm_scan_backward(const SsmShape&, const SsmInputs&, std::span<const SequenceSpan>,
+                       ConstAnyMatrixView, const SsmGradients&) {
+  VERNIER_CHECK(false);
+}
 void causal_attention(const AttentionShape&, ConstAnyMatrixView, std::span<const AttentionSequence>,
                       AnyMatrixView) {
   VERNIER_CHECK(false);

@@ -6,6 +6,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/host_scan.h"
+#include "kernels/host_scan_backward.h"
 #include "kernels/linear.h"
 #include "kernels/router.h"
 #include "kernels/ssm_scan.h"
@@ -40,6 +41,8 @@ void causal_conv_silu_backward(ConstMatrixView x, ConstMatrixView weight,
 // The recurrence; the chunked form is the same function.
 void ssm_scan_recurrent(const SsmShape& shape, const HostScanInputs& inputs, MatrixView state,
                         MatrixView y);
+void ssm_scan_backward(const SsmShape& shape, const HostScanInputs& inputs, ConstMatrixView g_y,
+                       const HostScanGradients& gradients);
 
 void causal_attention(const AttentionShape& shape, ConstMatrixView q, ConstMatrixView k,
                       ConstMatrixView v, int64_t first_position, MatrixView y);
