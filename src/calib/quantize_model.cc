@@ -102,7 +102,7 @@ class Quantization : public runtime::LayerVisitor {
       const int64_t n_rows = std::min(kPieceTokens, hidden.view().rows - first);
       hidden.read(first, n_rows, [&](ConstAnyMatrixView rows) {
         AnyMatrix normed = new_activation(rows.rows, rows.cols, rows.device);
-        job_.model.final_norm(rows, job_.weights, normed);
+        job_.model.final_norm(rows, job_.weights, {}, normed);
         observer_.on_input(job_.model.head(), normed);
       });
     }

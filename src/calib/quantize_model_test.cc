@@ -82,8 +82,8 @@ class CountingModel : public model::Model {
     return inner_.load_layer(layer, weights);
   }
   void final_norm(ConstAnyMatrixView hidden, const model::WeightSource& weights,
-                  AnyMatrixView normed) const override {
-    inner_.final_norm(hidden, weights, normed);
+                  const kernels::InputRule& rule, AnyMatrixView normed) const override {
+    inner_.final_norm(hidden, weights, rule, normed);
   }
 
   mutable int n_loaded = 0;

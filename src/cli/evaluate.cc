@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/file.h"
 #include "cli/command.h"
@@ -139,10 +141,13 @@ int run(const Flags& flags, Console& console) {
         {model_base_name(flags.models[index]), *stored[index].model, *weights[index]});
   }
   const runtime::Windows windows = read_windows(flags, stored[0].directory);
-  const runtime::MemoryPlan plan = runtime::plan_memory(
-      *stored[0].model,
-      {static_cast<int64_t>(windows.size()), static_cast<int64_t>(windows[0].size()), 2},
-      memory_limits(flags.device, device.get(), ""));
+  const runtime::MemoryPlan plan =
+      runtime::plan_memory(*stored[0].model,
+                           {.n_windows = static_cast<int64_t>(windows.size()),
+                            .window_tokens = static_cast<int64_t>(windows[0].size()),
+                            .n_passes = 2,
+                            .decodes_weights = std::ranges::any_of(stored, decodes_weights)},
+                           memory_limits(flags.device, device.get(), ""));
 
   eval::EvaluateOptions options;
   options.stream.batch_windows = plan.batch_windows;

@@ -86,6 +86,14 @@ std::string format_summary(const model::StoredModel& stored) {
   return summary;
 }
 
+bool decodes_weights(const model::StoredModel& stored) {
+  return std::ranges::any_of(stored.model->tree().modules(), [&](const model::Module& module) {
+    if (module.kind != model::ModuleKind::kLinear) return false;
+    const formats::PackedView weight = stored.weights->linear(module).packed;
+    return weight.plane(formats::PlaneRole::kCodes).dtype != DType::kBF16;
+  });
+}
+
 std::shared_ptr<const model::WeightSource> without_kv_format(
     std::shared_ptr<const model::WeightSource> weights) {
   return std::make_shared<WithoutKvFormat>(std::move(weights));

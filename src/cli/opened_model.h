@@ -22,6 +22,9 @@ double bits_per_weight(const model::StoredModel& stored);
 // "bf16", or the formats of the linear modules by share of weights: "nvfp4 71 %, bf16 29 %".
 std::string format_summary(const model::StoredModel& stored);
 
+// Whether a linear's weight is something else than BF16 (runtime::JobSize).
+bool decodes_weights(const model::StoredModel& stored);
+
 // The same weights with the checkpoint's KV-cache format left out.
 std::shared_ptr<const model::WeightSource> without_kv_format(
     std::shared_ptr<const model::WeightSource> weights);

@@ -93,8 +93,9 @@ Job prepare(const QuantizeFlags& flags, PhaseTimes& phases, Console& console) {
   runtime::JobSize size;
   if (job.plan.needs_calibration()) {
     job.windows = read_calibration(flags, job.source, console);
-    size = {static_cast<int64_t>(job.windows.size()),
-            static_cast<int64_t>(job.windows.front().size()), 1};
+    size = {.n_windows = static_cast<int64_t>(job.windows.size()),
+            .window_tokens = static_cast<int64_t>(job.windows.front().size()),
+            .decodes_weights = decodes_weights(job.source)};
   }
   job.memory = runtime::plan_memory(
       *job.source.model, size, memory_limits(flags.device, job.device.get(), flags.max_memory));

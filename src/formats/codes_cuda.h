@@ -14,6 +14,7 @@
 #include "formats/bf16.h"
 #include "formats/e4m3.h"
 #include "formats/fp16.h"
+#include "formats/input_map.h"
 #include "formats/quotient.h"
 #include "tensor/any_matrix.h"
 #include "tensor/device_cuda.h"
@@ -141,6 +142,35 @@ __device__ inline void store_eight(const float (&values)[8], E4m3* to) {
 #pragma unroll
     for (int i = 0; i < 8; ++i) store_one(values[i], to + i);
   }
+}
+
+// Values as a matrix of T elements, float or Bf16, would give them back.
+template <class T>
+__device__ inline void round_eight(float (&values)[8]) {
+  if constexpr (std::is_same_v<T, Bf16>) {
+#pragma unroll
+    for (int i = 0; i < 8; i += 2) {
+      const uint32_t pair = bf16_pair(values[i], values[i + 1]);
+      values[i] = low_of(pair), values[i + 1] = high_of(pair);
+    }
+  }
+}
+template <class T>
+__device__ inline float round_one(float value) {
+  return std::is_same_v<T, Bf16> ? low_of(bf16_pair(value, 0)) : value;
+}
+
+// Inputs of type T after the map, as a pass of its own would have stored them.
+template <class T>
+__device__ inline void map_eight(InputMap map, float (&values)[8]) {
+  if (map == InputMap::kNone) return;
+#pragma unroll
+  for (float& value : values) value = squared_relu(value);
+  round_eight<T>(values);
+}
+template <class T>
+__device__ inline float map_one(InputMap map, float value) {
+  return map == InputMap::kNone ? value : round_one<T>(squared_relu(value));
 }
 
 // min(a, b), but a NaN stays one.

@@ -459,6 +459,33 @@ TEST_P(DeviceInputs, RoundPartsOfWiderMatrices) {
   }
 }
 
+// As a pass over x before would have left them: in x's type.
+TEST_P(DeviceInputs, AreMappedOnTheirWay) {
+  const float scale = 4.0f / format().input_divisor;
+  const int64_t n_cols = format().k_multiple == 1 ? 61 : 64;
+  for (const DType in : {DType::kBF16, DType::kF32}) {
+    const Matrix x = in == DType::kBF16 ? as_bf16(inputs()) : inputs();
+    Matrix mapped = x;
+    for (float& value : mapped.values()) value = squared_relu(value);
+    if (in == DType::kBF16) mapped = as_bf16(mapped);
+    const AnyMatrix x_there = upload(x, in);
+    const AnyMatrix mapped_there = upload(mapped, in);
+    for (const int64_t first_col : {0, 3, 16}) {
+      AnyMatrix found(x.rows(), n_cols, DType::kBF16, device());
+      AnyMatrix expected(x.rows(), n_cols, DType::kBF16, device());
+      format().device_codec->encode_input(x_there.view().col_range(first_col, n_cols),
+                                          {scale, InputMap::kSquaredRelu}, found);
+      format().device_codec->encode_input(mapped_there.view().col_range(first_col, n_cols), scale,
+                                          expected);
+      const std::vector<float> codes = flat(to_host(found));
+      const std::vector<float> wanted = flat(to_host(expected));
+      for (size_t i = 0; i < codes.size(); ++i) {
+        ASSERT_TRUE(is_same(codes[i], wanted[i])) << codes[i] << ", expected " << wanted[i];
+      }
+    }
+  }
+}
+
 TEST_P(DeviceInputs, RoundNothing) {
   const AnyMatrix x(0, 32, DType::kBF16, device());
   AnyMatrix codes(0, 32, DType::kBF16, device());

@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "formats/input_map.h"
 #include "formats/scale_rule.h"
 #include "tensor/any_matrix.h"
 #include "tensor/matrix.h"
@@ -74,6 +75,14 @@ struct Distortion {
   double snr_db() const;  // 10 log10(signal / noise); +inf without noise
 };
 
+// How inputs become codes: mapped, then divided by the scale. A scale alone maps nothing.
+struct InputCoding {
+  InputCoding(float scale, InputMap map = InputMap::kNone) : scale(scale), map(map) {}
+
+  float scale;
+  InputMap map;
+};
+
 // A format's conversions on a device; all are queued. Bit-equal to the host's.
 struct DeviceCodec {
   // As Format::encode, for a BF16 weight on a device. The result's planes are there too.
@@ -81,10 +90,11 @@ struct DeviceCodec {
   // out[row] = row first_row + row, divided by the global scale where there is one, so that BF16
   // holds it exactly (a code times a block scale has 6 significant bits). out: BF16 or FP32.
   void (*decode_rows)(const PackedView& packed, int64_t first_row, AnyMatrixView out);
-  // codes = what Format::round_input makes of x, divided by input_scale: a small number of
-  // significant bits, exact in BF16. x: BF16 or FP32. codes: BF16, FP32 or, where input_dtype is
-  // that, F8_E4M3. Null where the format has no input rule.
-  void (*encode_input)(ConstAnyMatrixView x, float input_scale, AnyMatrixView codes);
+  // codes = what Format::round_input makes of x, divided by the scale: a small number of
+  // significant bits, exact in BF16. x: BF16 or FP32; what a map makes of it is rounded to its type
+  // first. codes: BF16, FP32 or, where input_dtype is that, F8_E4M3. Null where the format has no
+  // input rule.
+  void (*encode_input)(ConstAnyMatrixView x, const InputCoding& coding, AnyMatrixView codes);
   // The type of input codes that products and caches take, kF8E4M3; absent: the compute type.
   std::optional<DType> input_dtype;
   // As measure_distortion; waits for the device.

@@ -5,6 +5,7 @@
 
 #include "formats/codes_cuda.h"
 #include "formats/distortion_cuda.h"
+#include "formats/fp8_input_cuda.h"
 #include "formats/fp8_search_cuda.h"
 #include "formats/rows.h"
 
@@ -156,77 +157,42 @@ void decode_rows(const PackedView& packed, int64_t first_row, AnyMatrixView out)
   }
 }
 
-// Beyond 448 inputs saturate; they are cut at 512 before the division, so that it cannot overflow.
-// Results keep the inputs' signs and NaNs.
-template <bool kFast>
-class InputRounding {
- public:
-  __device__ explicit InputRounding(float scale) : divide_(scale), limit_(512 * scale) {}
-
-  __device__ float quotient(float x) const {
-    return copysignf(divide_(min_or_nan(fabsf(x), limit_)), x);
-  }
-
- private:
-  Divider<kFast> divide_;
-  float limit_;
-};
-
-// Codes as they are, or their values.
-template <bool kAligned>
-__device__ void store_codes(const float (&quotients)[8], E4m3* codes) {
-  store_eight<kAligned>(quotients, codes);
-}
-template <bool kAligned, class Out>
-__device__ void store_codes(const float (&quotients)[8], Out* codes) {
-  float values[8];
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const float2 two = e4m3_values(e4m3_pair(quotients[2 * i], quotients[2 * i + 1]));
-    values[2 * i] = two.x, values[2 * i + 1] = two.y;
-  }
-  store_eight<kAligned>(values, codes);
-}
-__device__ void store_code(float quotient, E4m3* code) { store_one(quotient, code); }
-template <class Out>
-__device__ void store_code(float quotient, Out* code) {
-  store_one(e4m3_to_float(float_to_e4m3_saturating(quotient)), code);
-}
-
 template <bool kAligned, bool kFast, class In, class Out>
 __global__ void __launch_bounds__(kThreads)
-    encode_inputs(const In* x, int64_t x_stride, int64_t rows, int64_t cols, float scale,
-                  Out* codes, int64_t codes_stride) {
+    encode_inputs(const In* x, int64_t x_stride, int64_t rows, int64_t cols,
+                  const InputCoding coding, Out* codes, int64_t codes_stride) {
   const int64_t first = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * 8;
   if (first >= cols) return;
-  const InputRounding<kFast> rounding(scale);
+  const Fp8Quotient<kFast> quotient_of(coding.scale);
   for (int64_t row = blockIdx.y; row < rows; row += gridDim.y) {
     const In* const source = x + row * x_stride;
     Out* const target = codes + row * codes_stride;
     if (first + 8 <= cols) {
       float values[8];
       load_eight<kAligned>(source + first, values);
+      map_eight<In>(coding.map, values);
 #pragma unroll
-      for (float& value : values) value = rounding.quotient(value);
-      store_codes<kAligned>(values, target + first);
+      for (float& value : values) value = quotient_of(value);
+      store_fp8_codes<kAligned>(values, target + first);
     } else {
       for (int64_t i = first; i < cols; ++i) {
-        store_code(rounding.quotient(load_one(source + i)), target + i);
+        const float value = map_one<In>(coding.map, load_one(source + i));
+        store_fp8_code(quotient_of(value), target + i);
       }
     }
   }
 }
 
 template <class In, class Out>
-void launch_encode_input(ConstAnyMatrixView x, float input_scale, AnyMatrixView codes) {
+void launch_encode_input(ConstAnyMatrixView x, const InputCoding& coding, AnyMatrixView codes) {
   const bool aligned = is_aligned(x.data, x.row_stride, sizeof(In)) &&
                        is_aligned(codes.data, codes.row_stride, sizeof(Out));
-  const bool fast = sizeof(In) == sizeof(Bf16) && divides_exactly(input_scale, input_scale);
+  const bool fast = sizeof(In) == sizeof(Bf16) && divides_exactly(coding.scale, coding.scale);
   with_flag(aligned, [&](auto is_aligned) {
     with_flag(fast, [&](auto is_fast) {
       encode_inputs<is_aligned(), is_fast() && sizeof(In) == sizeof(Bf16)>
           <<<grid_of(ceil_div(x.cols, 8), x.rows, kThreads), kThreads, 0, stream_of(x.device)>>>(
-              static_cast<const In*>(x.data), x.row_stride, x.rows, x.cols, input_scale,
+              static_cast<const In*>(x.data), x.row_stride, x.rows, x.cols, coding,
               static_cast<Out*>(codes.data), codes.row_stride);
     });
   });
@@ -234,21 +200,21 @@ void launch_encode_input(ConstAnyMatrixView x, float input_scale, AnyMatrixView 
 }
 
 template <class In>
-void encode_input_of(ConstAnyMatrixView x, float input_scale, AnyMatrixView codes) {
+void encode_input_of(ConstAnyMatrixView x, const InputCoding& coding, AnyMatrixView codes) {
   switch (codes.dtype) {
     case DType::kF8E4M3:
-      return launch_encode_input<In, E4m3>(x, input_scale, codes);
+      return launch_encode_input<In, E4m3>(x, coding, codes);
     case DType::kF32:
-      return launch_encode_input<In, float>(x, input_scale, codes);
+      return launch_encode_input<In, float>(x, coding, codes);
     default:
       VERNIER_CHECK(codes.dtype == DType::kBF16);
-      return launch_encode_input<In, Bf16>(x, input_scale, codes);
+      return launch_encode_input<In, Bf16>(x, coding, codes);
   }
 }
 
-void encode_input(ConstAnyMatrixView x, float input_scale, AnyMatrixView codes) {
+void encode_input(ConstAnyMatrixView x, const InputCoding& coding, AnyMatrixView codes) {
   with_inputs(x, codes, [&](auto element, ConstAnyMatrixView inputs, AnyMatrixView to) {
-    encode_input_of<decltype(element)>(inputs, input_scale, to);
+    encode_input_of<decltype(element)>(inputs, coding, to);
   });
 }
 

@@ -6,6 +6,7 @@
 #include "formats/codes_cuda.h"
 #include "formats/distortion_cuda.h"
 #include "formats/nvfp4_encode_cuda.h"
+#include "formats/nvfp4_input_cuda.h"
 #include "formats/rows.h"
 
 namespace vernier::formats {
@@ -119,77 +120,51 @@ void decode_rows(const PackedView& packed, int64_t first_row, AnyMatrixView out)
   }
 }
 
-// The largest magnitude of eight and of the neighbouring thread's eight, compared as integers, so
-// that a NaN comes out on top.
-__device__ float amax_of_block(const float (&values)[8]) {
-  uint32_t largest = 0;
-#pragma unroll
-  for (const float value : values) largest = max(largest, float_bits(value) & 0x7FFFFFFFu);
-  return bits_float(max(largest, __shfl_xor_sync(0xFFFFFFFFu, largest, 1)));
-}
-
-// Rounds half a block of inputs to codes times block scales. kFast: the inputs are BF16 and any
-// unit is a divisor of bf16_quotient. A NaN makes the scale a NaN, and that every product; where
-// the scale is zero, so is every product.
-template <bool kFast>
-__device__ void round_half_block(float (&values)[8], float input_scale) {
-  const uint8_t code = nvfp4_input_block_scale(amax_of_block(values), input_scale);
-  const float unit = nvfp4_unit(code, input_scale);
-  const float scale = unit == 0 ? 0 : e4m3_to_float(code);
-  const Divider<kFast> divide(unit);
-#pragma unroll
-  for (float& value : values) {
-    // Where a quotient overflows, or is 0 / 0, the minimum takes 6.
-    const float rounded = round_to_e2m1(fminf(divide(fabsf(value)), kE2m1Max));
-    value = copysignf(rounded * scale, value);
-  }
-}
-
 template <bool kAligned, bool kFast, class In, class Out>
 __global__ void __launch_bounds__(kThreads)
-    encode_inputs(const In* x, int64_t x_stride, int64_t rows, int64_t cols, float input_scale,
-                  Out* codes, int64_t codes_stride) {
+    encode_inputs(const In* x, int64_t x_stride, int64_t rows, int64_t cols,
+                  const InputCoding coding, Out* codes, int64_t codes_stride) {
   const int64_t first = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * 8;
   const bool is_inside = first < cols;  // the others keep on, for the exchange
   for (int64_t row = blockIdx.y; row < rows; row += gridDim.y) {
     float values[8] = {};
     if (is_inside) load_eight<kAligned>(x + row * x_stride + first, values);
-    round_half_block<kFast>(values, input_scale);
+    map_eight<In>(coding.map, values);
+    round_half_block<kFast>(values, coding.scale);
     if (is_inside) store_eight<kAligned>(values, codes + row * codes_stride + first);
   }
 }
 
 template <class In, class Out>
-void launch_encode_input(ConstAnyMatrixView x, float input_scale, AnyMatrixView codes) {
+void launch_encode_input(ConstAnyMatrixView x, const InputCoding& coding, AnyMatrixView codes) {
   constexpr bool kIsBf16 = std::is_same_v<In, Bf16>;
   const bool aligned = is_aligned(x.data, x.row_stride, sizeof(In)) &&
                        is_aligned(codes.data, codes.row_stride, sizeof(Out));
-  const bool fast = kIsBf16 && divides_exactly(kE4m3Min * input_scale, kE4m3Max * input_scale);
+  const bool fast = kIsBf16 && nvfp4_divides_exactly(coding.scale);
   with_flag(aligned, [&](auto is_aligned) {
     with_flag(fast, [&](auto is_fast) {
       encode_inputs<is_aligned(), is_fast() && kIsBf16>
           <<<grid_of(x.cols / 8, x.rows, kThreads), kThreads, 0, stream_of(x.device)>>>(
-              x.as<In>(), x.row_stride, x.rows, x.cols, input_scale, codes.as<Out>(),
-              codes.row_stride);
+              x.as<In>(), x.row_stride, x.rows, x.cols, coding, codes.as<Out>(), codes.row_stride);
     });
   });
   check_launch();
 }
 
 template <class In>
-void encode_input_of(ConstAnyMatrixView x, float input_scale, AnyMatrixView codes) {
+void encode_input_of(ConstAnyMatrixView x, const InputCoding& coding, AnyMatrixView codes) {
   if (codes.dtype == DType::kF32) {
-    launch_encode_input<In, float>(x, input_scale, codes);
+    launch_encode_input<In, float>(x, coding, codes);
   } else {
     VERNIER_CHECK(codes.dtype == DType::kBF16);
-    launch_encode_input<In, Bf16>(x, input_scale, codes);
+    launch_encode_input<In, Bf16>(x, coding, codes);
   }
 }
 
-void encode_input(ConstAnyMatrixView x, float input_scale, AnyMatrixView codes) {
+void encode_input(ConstAnyMatrixView x, const InputCoding& coding, AnyMatrixView codes) {
   VERNIER_CHECK(x.cols % kNvfp4Block == 0);
   with_inputs(x, codes, [&](auto element, ConstAnyMatrixView inputs, AnyMatrixView to) {
-    encode_input_of<decltype(element)>(inputs, input_scale, to);
+    encode_input_of<decltype(element)>(inputs, coding, to);
   });
 }
 

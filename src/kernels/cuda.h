@@ -26,6 +26,8 @@ void gated_group_norm_backward(ConstAnyMatrixView x, ConstAnyMatrixView gate,
                                VectorView<const float> weight, int64_t n_groups, float eps,
                                ConstAnyMatrixView g_y, AnyMatrixView g_x, AnyMatrixView g_gate,
                                VectorView<float> g_weight);
+void rms_norm_encode(ConstAnyMatrixView x, VectorView<const float> weight, float eps,
+                     const InputRule& rule, AnyMatrixView codes);
 
 void squared_relu(AnyMatrixView x);
 void softplus_dt(ConstAnyMatrixView raw, VectorView<const float> bias, float low, float high,
@@ -70,10 +72,14 @@ void route_backward(const RouterShape& shape, ConstAnyMatrixView logits, const R
                     VectorView<const float> g_weights, AnyMatrixView g_logits);
 
 void linear(ConstAnyMatrixView x, const formats::PackedView& weight, const InputRule& rule,
-            AnyMatrixView y);
+            formats::InputMap map, AnyMatrixView y);
+std::optional<InputCodes> input_codes(const formats::PackedView& weight, const InputRule& rule,
+                                      int64_t n_tokens);
+void linear_of_codes(ConstAnyMatrixView codes, const formats::PackedView& weight,
+                     const InputRule& rule, AnyMatrixView y);
 void linear(ConstAnyMatrixView x, ConstAnyMatrixView weight, AnyMatrixView y);
 void grouped_linear(ConstAnyMatrixView x, std::span<const int64_t> begin,
-                    std::span<const GroupWeight> groups, AnyMatrixView y);
+                    std::span<const GroupWeight> groups, formats::InputMap map, AnyMatrixView y);
 void linear_input_gradient(ConstAnyMatrixView g_y, const formats::PackedView& weight,
                            AnyMatrixView g_x);
 void linear_input_gradient(ConstAnyMatrixView g_y, ConstAnyMatrixView weight, AnyMatrixView g_x);

@@ -22,6 +22,10 @@ void gated_group_norm_backward(ConstAnyMatrixView, ConstAnyMatrixView, VectorVie
                                VectorView<float>) {
   VERNIER_CHECK(false);
 }
+void rms_norm_encode(ConstAnyMatrixView, VectorView<const float>, float, const InputRule&,
+                     AnyMatrixView) {
+  VERNIER_CHECK(false);
+}
 void squared_relu(AnyMatrixView) { VERNIER_CHECK(false); }
 void softplus_dt(ConstAnyMatrixView, VectorView<const float>, float, float, AnyMatrixView) {
   VERNIER_CHECK(false);
@@ -81,12 +85,20 @@ void route_backward(const RouterShape&, ConstAnyMatrixView, const Routing&, Vect
                     AnyMatrixView) {
   VERNIER_CHECK(false);
 }
-void linear(ConstAnyMatrixView, const formats::PackedView&, const InputRule&, AnyMatrixView) {
+void linear(ConstAnyMatrixView, const formats::PackedView&, const InputRule&, formats::InputMap,
+            AnyMatrixView) {
+  VERNIER_CHECK(false);
+}
+std::optional<InputCodes> input_codes(const formats::PackedView&, const InputRule&, int64_t) {
+  VERNIER_CHECK(false);
+}
+void linear_of_codes(ConstAnyMatrixView, const formats::PackedView&, const InputRule&,
+                     AnyMatrixView) {
   VERNIER_CHECK(false);
 }
 void linear(ConstAnyMatrixView, ConstAnyMatrixView, AnyMatrixView) { VERNIER_CHECK(false); }
 void grouped_linear(ConstAnyMatrixView, std::span<const int64_t>, std::span<const GroupWeight>,
-                    AnyMatrixView) {
+                    formats::InputMap, AnyMatrixView) {
   VERNIER_CHECK(false);
 }
 void linear_input_gradient(ConstAnyMatrixView, const formats::PackedView&, AnyMatrixView) {

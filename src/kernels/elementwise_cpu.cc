@@ -22,10 +22,7 @@ float softplus(float s) { return s > 20.0f ? s : std::log1p(std::exp(s)); }
 void squared_relu(MatrixView x) {
   for_each_row(x.rows, x.cols, [&](int64_t t) {
     float* row = x.row(t).data();
-    for (int64_t c = 0; c < x.cols; ++c) {
-      const float positive = row[c] < 0.0f ? 0.0f : row[c];  // NaN stays
-      row[c] = positive * positive;
-    }
+    for (int64_t c = 0; c < x.cols; ++c) row[c] = formats::squared_relu(row[c]);
   });
 }
 

@@ -39,9 +39,7 @@ struct SquaredRelu {
     auto pack = Pack<T, N>::load(x.at(row, col));
 #pragma unroll
     for (T& elem : pack.elems) {
-      const float value = static_cast<float>(elem);
-      const float positive = value < 0.0f ? 0.0f : value;  // NaN stays
-      elem = static_cast<T>(positive * positive);
+      elem = static_cast<T>(formats::squared_relu(static_cast<float>(elem)));
     }
     pack.store(x.at(row, col));
   }

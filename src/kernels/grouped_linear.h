@@ -12,10 +12,11 @@ struct GroupWeight {
   InputRule rule;
 };
 
-// y[row] = round_g(x[row]) W_g^T for the group g that owns the row: rows [begin[g], begin[g + 1]).
-// begin: [groups.size() + 1] in host memory, from 0 to x.rows. All weights have one shape; formats
-// may differ. Types as in linear().
+// y[row] = round_g(map(x[row])) W_g^T for the group g that owns the row: rows [begin[g], begin[g +
+// 1]). begin: [groups.size() + 1] in host memory, from 0 to x.rows. All weights have one shape;
+// formats may differ. Types and map as in linear().
 void grouped_linear(ConstAnyMatrixView x, std::span<const int64_t> begin,
-                    std::span<const GroupWeight> groups, AnyMatrixView y);
+                    std::span<const GroupWeight> groups, AnyMatrixView y,
+                    formats::InputMap map = formats::InputMap::kNone);
 
 }  // namespace vernier::kernels

@@ -12,6 +12,8 @@
 namespace vernier::kernels::cuda {
 namespace {
 
+using formats::InputMap;
+
 struct Group {
   const GroupWeight* weight;
   int64_t first;
@@ -20,10 +22,6 @@ struct Group {
 
   int64_t end() const { return first + n_rows; }
 };
-
-bool same_rule(const InputRule& a, const InputRule& b) {
-  return a.format == b.format && (a.format == nullptr || a.scale == b.scale);
-}
 
 // One launch for all groups of few tokens takes less than one each, even of products that alone
 // would do better in the library.
@@ -52,10 +50,10 @@ bool needs_codes(const std::vector<Group>& groups, ConstAnyMatrixView x, DType d
   return false;
 }
 
-// x coded for these groups, at the rows where x has them; rows of other groups are left alone.
-// Neighbours with one rule are coded together.
+// x mapped and coded for these groups, at the rows where x has them; rows of other groups are left
+// alone. Neighbours with one rule are coded together.
 ConstAnyMatrixView encode_groups(ConstAnyMatrixView x, const std::vector<Group>& groups,
-                                 DType dtype, AnyMatrix& scratch) {
+                                 InputMap map, DType dtype, AnyMatrix& scratch) {
   if (!needs_codes(groups, x, dtype)) return x;
   scratch = AnyMatrix(x.rows, x.cols, dtype, x.device);
   for (size_t index = 0; index < groups.size();) {
@@ -63,10 +61,10 @@ ConstAnyMatrixView encode_groups(ConstAnyMatrixView x, const std::vector<Group>&
     const InputRule& rule = groups[index].weight->rule;
     int64_t end = first;
     while (index < groups.size() && groups[index].first == end &&
-           same_rule(groups[index].weight->rule, rule)) {
+           groups[index].weight->rule == rule) {
       end = groups[index++].end();
     }
-    encode_input(x.row_range(first, end - first), rule,
+    encode_input(x.row_range(first, end - first), rule, map,
                  scratch.view().row_range(first, end - first));
   }
   return scratch.view();
@@ -93,7 +91,7 @@ void few_tokens_groups(ConstAnyMatrixView codes, const std::vector<Group>& group
 }
 
 // A grouped kernel would take the place of this loop.
-void each_group(LinearPath path, ConstAnyMatrixView x, ConstAnyMatrixView codes,
+void each_group(LinearPath path, ConstAnyMatrixView x, ConstAnyMatrixView codes, InputMap map,
                 const std::vector<Group>& groups, AnyMatrixView y) {
   for (const Group& group : groups) {
     const auto& [weight, rule] = *group.weight;
@@ -102,33 +100,34 @@ void each_group(LinearPath path, ConstAnyMatrixView x, ConstAnyMatrixView codes,
                         product_scale(weight, rule), weight, rows)) {
       continue;
     }
-    cuda::linear(x.row_range(group.first, group.n_rows), weight, rule, rows);
+    cuda::linear(x.row_range(group.first, group.n_rows), weight, rule, map, rows);
   }
 }
 
-void groups_on_path(LinearPath path, ConstAnyMatrixView x, const std::vector<Group>& groups,
-                    AnyMatrixView y) {
+void groups_on_path(LinearPath path, ConstAnyMatrixView x, InputMap map,
+                    const std::vector<Group>& groups, AnyMatrixView y) {
   if (path == LinearPath::kBlockScaled) {
     for (const Group& group : groups) {
       cuda::linear(x.row_range(group.first, group.n_rows), group.weight->weight, group.weight->rule,
-                   y.row_range(group.first, group.n_rows));
+                   map, y.row_range(group.first, group.n_rows));
     }
     return;
   }
   AnyMatrix scratch;
-  const ConstAnyMatrixView codes = encode_groups(x, groups, input_dtype(path, x.device), scratch);
+  const ConstAnyMatrixView codes =
+      encode_groups(x, groups, map, input_dtype(path, x.device), scratch);
   if (path == LinearPath::kFewTokens) return few_tokens_groups(codes, groups, y);
-  each_group(path, x, codes, groups, y);
+  each_group(path, x, codes, map, groups, y);
 }
 
 }  // namespace
 
 void grouped_linear(ConstAnyMatrixView x, std::span<const int64_t> begin,
-                    std::span<const GroupWeight> groups, AnyMatrixView y) {
+                    std::span<const GroupWeight> groups, InputMap map, AnyMatrixView y) {
   if (y.rows == 0 || y.cols == 0) return;
   std::map<LinearPath, std::vector<Group>> by_path;
   for (const Group& group : non_empty(begin, groups)) by_path[group.path].push_back(group);
-  for (const auto& [path, members] : by_path) groups_on_path(path, x, members, y);
+  for (const auto& [path, members] : by_path) groups_on_path(path, x, map, members, y);
 }
 
 }  // namespace vernier::kernels::cuda

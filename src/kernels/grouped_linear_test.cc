@@ -1,5 +1,6 @@
 #include "kernels/grouped_linear.h"
 
+#include "kernels/elementwise.h"
 #include "kernels/linear_test_support.h"
 
 namespace vernier::kernels {
@@ -105,6 +106,29 @@ TEST_P(GroupedLinearOnEveryTarget, ManyGroups) {
 TEST_P(GroupedLinearOnEveryTarget, OddShapes) {
   expect_groups({{&formats::bf16_format(), false, 2}, {&formats::bf16_format(), false, 40}}, 17,
                 37);
+}
+
+// The bits of a pass over x before, for groups on every path.
+TEST_P(GroupedLinearOnEveryTarget, MapsInputsOnTheWay) {
+  std::vector<formats::PackedTensor> weights;
+  std::vector<GroupWeight> groups;
+  std::vector<int64_t> begin = {0};
+  for (const int64_t n_rows : {3, 0, 50, 12}) {
+    for (const formats::Format* format : formats::all_formats()) {
+      if (format->input_divisor == 0) continue;
+      const Tensor source = bf16_weight(48, 64, static_cast<uint32_t>(50 + groups.size()));
+      weights.push_back(to_device(format->encode(source.view(), {}).view(), device()));
+      groups.push_back({weights.back().view(), {format, 9 / format->input_divisor}});
+      begin.push_back(begin.back() + n_rows);
+    }
+  }
+  AnyMatrix x = activation(random_matrix(begin.back(), 64, 51));
+  AnyMatrix found = new_output(x.rows(), 48);
+  grouped_linear(x, begin, groups, found, formats::InputMap::kSquaredRelu);
+  squared_relu(x);
+  AnyMatrix expected = new_output(x.rows(), 48);
+  grouped_linear(x, begin, groups, expected);
+  EXPECT_EQ(bytes_of(found), bytes_of(expected));
 }
 
 TEST_P(GroupedLinearOnEveryTarget, NoRows) {

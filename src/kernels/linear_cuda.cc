@@ -3,8 +3,6 @@
 // formats' own. The scales meet in alpha.
 #include "kernels/linear_cuda.h"
 
-#include <algorithm>
-
 #include "formats/rows.h"
 #include "kernels/convert_cuda.h"
 #include "kernels/cuda.h"
@@ -15,6 +13,7 @@
 namespace vernier::kernels::cuda {
 namespace {
 
+using formats::InputMap;
 using formats::PackedView;
 using formats::PlaneRole;
 
@@ -71,19 +70,30 @@ bool fp8_path(ConstAnyMatrixView codes, float alpha, const PackedView& weight, A
   return is_fp8_aligned(product) && try_multiply(product);
 }
 
+// The codes' values, for a product that has to take another path: exact.
+void values_of_fp8(ConstAnyMatrixView codes, AnyMatrixView values) {
+  const TensorView plane{codes.dtype,
+                         {codes.rows, codes.cols},
+                         static_cast<const std::byte*>(codes.data),
+                         codes.device};
+  const PackedView rows{
+      .format = &formats::kFp8E4m3Format, .n = codes.rows, .k = codes.cols, .planes = {plane}};
+  rows.format->device_codec->decode_rows(rows, 0, values);
+}
+
 // Whether the path could do it.
 bool linear_on_path(LinearPath path, ConstAnyMatrixView x, const PackedView& weight,
-                    const InputRule& rule, AnyMatrixView y) {
+                    const InputRule& rule, InputMap map, AnyMatrixView y) {
   const float alpha = product_scale(weight, rule);
   if (path == LinearPath::kBlockScaled) {
-    return block_scaled_linear(x, weight, rule.scale, alpha, y);
+    return block_scaled_linear(x, weight, {rule.scale, map}, alpha, y);
   }
   const DType dtype = input_dtype(path, y.device);
   if (rule.format == nullptr && x.dtype == dtype) {
     return linear_of_codes(path, x, alpha, weight, y);
   }
   AnyMatrix codes(x.rows, x.cols, dtype, x.device);
-  encode_input(x, rule, codes);
+  encode_input(x, rule, map, codes);
   return linear_of_codes(path, codes, alpha, weight, y);
 }
 
@@ -99,10 +109,7 @@ ConstAnyMatrixView codes_of(const PackedView& weight) {
 }
 
 int64_t DecodedTiles::n_rows(const PackedView& weight, DType dtype) const {
-  constexpr int64_t kMultiple = 256;
-  const int64_t row_bytes = std::max<int64_t>(1, n_bytes(dtype, {weight.k}));
-  const int64_t rows = most_bytes / row_bytes / kMultiple * kMultiple;
-  return std::min(weight.n, std::max(rows, kMultiple));
+  return decode_tile_rows(weight.n, weight.k, dtype, most_bytes);
 }
 
 // cuBLASLt reads a BF16 weight faster than few_tokens does, even for one token.
@@ -120,9 +127,9 @@ DType input_dtype(LinearPath path, Device* device) {
   return path == LinearPath::kFp8 ? DType::kF8E4M3 : compute_dtype(device);
 }
 
-void encode_input(ConstAnyMatrixView x, const InputRule& rule, AnyMatrixView codes) {
+void encode_input(ConstAnyMatrixView x, const InputRule& rule, InputMap map, AnyMatrixView codes) {
   if (rule.format == nullptr) return convert(x, codes);
-  rule.format->device_codec->encode_input(x, rule.scale, codes);
+  rule.format->device_codec->encode_input(x, {rule.scale, map}, codes);
 }
 
 float product_scale(const PackedView& weight, const InputRule& rule) {
@@ -146,12 +153,30 @@ bool linear_of_codes(LinearPath path, ConstAnyMatrixView codes, float alpha,
   }
 }
 
-void linear(ConstAnyMatrixView x, const PackedView& weight, const InputRule& rule,
+void linear(ConstAnyMatrixView x, const PackedView& weight, const InputRule& rule, InputMap map,
             AnyMatrixView y) {
   if (y.rows == 0 || y.cols == 0) return;
   const LinearPath path = linear_path(weight, rule, x.rows);
-  if (linear_on_path(path, x, weight, rule, y)) return;
-  VERNIER_CHECK(linear_on_path(LinearPath::kDecoded, x, weight, rule, y));
+  if (linear_on_path(path, x, weight, rule, map, y)) return;
+  VERNIER_CHECK(linear_on_path(LinearPath::kDecoded, x, weight, rule, map, y));
+}
+
+std::optional<InputCodes> input_codes(const PackedView& weight, const InputRule& rule,
+                                      int64_t n_tokens) {
+  const LinearPath path = linear_path(weight, rule, n_tokens);
+  if (path == LinearPath::kBlockScaled) return std::nullopt;
+  return InputCodes{rule, input_dtype(path, weight.device())};
+}
+
+void linear_of_codes(ConstAnyMatrixView codes, const PackedView& weight, const InputRule& rule,
+                     AnyMatrixView y) {
+  if (y.rows == 0 || y.cols == 0) return;
+  const LinearPath path = linear_path(weight, rule, codes.rows);
+  const float alpha = product_scale(weight, rule);
+  if (linear_of_codes(path, codes, alpha, weight, y)) return;
+  AnyMatrix values(codes.rows, codes.cols, input_dtype(LinearPath::kDecoded, y.device), y.device);
+  values_of_fp8(codes, values);
+  VERNIER_CHECK(linear_of_codes(LinearPath::kDecoded, values, alpha, weight, y));
 }
 
 void linear(ConstAnyMatrixView x, ConstAnyMatrixView weight, AnyMatrixView y) {

@@ -1,6 +1,7 @@
 // The parts of a linear layer on a device that grouped_linear and gradients share with it.
 #pragma once
 
+#include "kernels/decode_tile.h"
 #include "kernels/linear.h"
 
 namespace vernier::kernels::cuda {
@@ -22,20 +23,19 @@ ConstAnyMatrixView codes_of(const formats::PackedView& weight);
 struct DecodedTiles {
   explicit DecodedTiles(Device&) {}
 
-  // Large, since every product pays for a start and an end; small beside a device's memory. Tests
-  // lower it.
-  int64_t most_bytes = 256 << 20;
+  int64_t most_bytes = kDecodeTileBytes;  // tests lower it
 
-  // Rows of a tile, all of the weight's or a multiple of 256, so that tiles of columns of an
-  // activation are as aligned as itself.
+  // Rows of a tile.
   int64_t n_rows(const formats::PackedView& weight, DType dtype) const;
 };
 
 // The type in which the path takes its input. Not for kBlockScaled.
 DType input_dtype(LinearPath path, Device* device);
 
-// codes = x coded by the rule, hence divided by its scale, or converted where there is none.
-void encode_input(ConstAnyMatrixView x, const InputRule& rule, AnyMatrixView codes);
+// codes = x, mapped, coded by the rule, hence divided by its scale, or converted where there is
+// none. REQUIRES: a rule, where there is a map.
+void encode_input(ConstAnyMatrixView x, const InputRule& rule, formats::InputMap map,
+                  AnyMatrixView codes);
 
 // What the product of codes has to be multiplied by.
 float product_scale(const formats::PackedView& weight, const InputRule& rule);

@@ -1,6 +1,7 @@
 #include "kernels/linear.h"
 
 #include "formats/fp16.h"
+#include "kernels/elementwise.h"
 #include "kernels/linear_test_support.h"
 
 namespace vernier::kernels {
@@ -171,6 +172,61 @@ TEST_P(LinearOnEveryTarget, StridedOperands) {
   }
 }
 
+// The bits of a pass over x before; x itself stays. Of activations and of FP32, aligned and not.
+TEST_P(LinearOnEveryTarget, MapsItsInputOnTheWay) {
+  for (const formats::Format* format : formats::all_formats()) {
+    if (format->input_divisor == 0) continue;
+    const Tensor source = bf16_weight(48, 96, 27);
+    const formats::PackedTensor weight =
+        to_device(format->encode(source.view(), {}).view(), device());
+    for (const int64_t n_tokens : {0, 1, 20, 70}) {
+      const Matrix wide = rounded(random_matrix(n_tokens, 112, 28));
+      const InputRule rule{format, 9 / format->input_divisor};
+      for (const int64_t offset : {3, 8}) {
+        for (const bool is_fp32 : {false, true}) {
+          AnyMatrix x = is_fp32 ? to_device(ConstMatrixView(wide), device()) : activation(wide);
+          const AnyMatrixView part = x.view().col_range(offset, 96);
+          AnyMatrix found = new_output(n_tokens, 48);
+          linear(part, weight.view(), rule, found, formats::InputMap::kSquaredRelu);
+          EXPECT_EQ(flat(to_host(x)), flat(wide));
+          squared_relu(part);
+          AnyMatrix expected = new_output(n_tokens, 48);
+          linear(part, weight.view(), rule, expected);
+          EXPECT_EQ(bytes_of(found), bytes_of(expected)) << format->name << ", " << n_tokens;
+        }
+      }
+    }
+  }
+}
+
+// An output that no FP8 product writes makes the codes take another path.
+TEST_P(LinearOnEveryTarget, TakesCodesOfItsInput) {
+  for (const formats::Format* format : formats::all_formats()) {
+    for (const int64_t n : {33, 48}) {
+      const Tensor source = bf16_weight(n, 64, 29);
+      const formats::PackedTensor weight =
+          to_device(format->encode(source.view(), {}).view(), device());
+      for (const int64_t n_tokens : {0, 1, 20, 70}) {
+        EXPECT_EQ(input_codes(weight.view(), {}, n_tokens), std::nullopt);
+        if (format->input_divisor == 0) continue;
+        const Matrix values = rounded(random_matrix(n_tokens, 64, 30));
+        const AnyMatrix x = activation(values);
+        const InputRule rule = rule_for(*format, values);
+        const auto codes = input_codes(weight.view(), rule, n_tokens);
+        if (!codes.has_value()) continue;  // coded inside the product
+        EXPECT_EQ(codes->rule, rule);
+        for (const int64_t offset : {7, 16}) {
+          AnyMatrix found = activation(Matrix(n_tokens, 80));
+          AnyMatrix expected = activation(Matrix(n_tokens, 80));
+          linear_of_codes(coded(*codes, x), weight.view(), rule, found.view().col_range(offset, n));
+          linear(x, weight.view(), rule, expected.view().col_range(offset, n));
+          EXPECT_EQ(bytes_of(found), bytes_of(expected)) << format->name << ", " << n_tokens;
+        }
+      }
+    }
+  }
+}
+
 TEST_P(LinearOnEveryTarget, RepeatsBitForBit) {
   for (const formats::Format* format : formats::all_formats()) {
     const Tensor source = bf16_weight(320, 2048, 25);
@@ -248,6 +304,10 @@ TEST_F(LinearDeathTest, ChecksShapes) {
   Matrix y(2, 3);
   EXPECT_DEATH(linear(x, weight, y), "weight.cols");
   EXPECT_DEATH(linear(x, formats::PackedView{}, {}, y), "format");
+  const Tensor source = bf16_weight(3, 4, 16);
+  const formats::PackedTensor packed = formats::bf16_format().encode(source.view(), {});
+  EXPECT_DEATH(linear(x, packed.view(), {}, y, formats::InputMap::kSquaredRelu), "kNone");
+  EXPECT_DEATH(linear_of_codes(x, packed.view(), {}, y), "expected");
 }
 
 using EmbedDeathTest = CheckDeathTest;

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <vector>
 
 #include "formats/format.h"
 #include "kernels/linear.h"
@@ -54,6 +56,26 @@ inline Matrix rounded_by(const InputRule& rule, ConstMatrixView x) {
   copy_matrix(x, copy);
   if (rule.format != nullptr) rule.format->round_input(copy, rule.scale);
   return copy;
+}
+
+// A copy of x in the codes of a rule, as linear() makes one.
+inline AnyMatrix coded(const InputCodes& codes, ConstAnyMatrixView x) {
+  AnyMatrix copy(x.rows, x.cols, codes.dtype, x.device);
+  if (x.device != nullptr) {
+    codes.rule.format->device_codec->encode_input(x, codes.rule.scale, copy);
+  } else {
+    copy_matrix(x, copy);
+    codes.rule.format->round_input(copy.view().host(), codes.rule.scale);
+  }
+  return copy;
+}
+
+// The elements as they are stored.
+inline std::vector<std::byte> bytes_of(ConstAnyMatrixView matrix) {
+  AnyMatrix copy(matrix.rows, matrix.cols, matrix.dtype, nullptr);
+  copy_matrix(matrix, copy);
+  const auto* const first = static_cast<const std::byte*>(copy.view().data);
+  return {first, first + copy.size_bytes()};
 }
 
 // How far a product may be from the reference's: `of_magnitudes` times sum |x| |w|, then one

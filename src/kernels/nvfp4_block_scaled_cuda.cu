@@ -3,8 +3,7 @@
 // scales: a byte read, a byte written, an eighth of what the product itself reads.
 #include "kernels/nvfp4_block_scaled_cuda.h"
 
-#include <cuda_bf16.h>
-
+#include "formats/codes_cuda.h"
 #include "formats/nvfp4.h"
 #include "formats/rows.h"
 #include "kernels/gemm_cuda.h"
@@ -47,14 +46,12 @@ __global__ void swizzle_scales(const uint8_t* plain, int64_t n_rows, int64_t n_b
       is_padding ? 0 : plain[row * n_blocks + block];
 }
 
-__device__ float to_float(float value) { return value; }
-__device__ float to_float(__nv_bfloat16 value) { return __bfloat162float(value); }
-
 // As formats::nvfp4_round_inputs, before it multiplies again. The largest magnitude is found among
 // bit patterns: a NaN is larger than all numbers there and makes the scale a NaN.
 template <class T>
 __global__ void encode_inputs(const T* x, int64_t x_stride, int64_t n_rows, int64_t n_blocks,
-                              float input_scale, uint8_t* codes, uint8_t* swizzled) {
+                              const formats::InputCoding coding, uint8_t* codes,
+                              uint8_t* swizzled) {
   const auto [row, block] = place_of_thread(n_blocks);
   uint8_t& scale = swizzled[swizzled_scale_index(row, block, n_blocks)];
   if (row >= n_rows || block >= n_blocks) {
@@ -65,11 +62,12 @@ __global__ void encode_inputs(const T* x, int64_t x_stride, int64_t n_rows, int6
   uint32_t amax = 0;
 #pragma unroll
   for (int elem = 0; elem < kNvfp4Block; ++elem) {
-    values[elem] = to_float(x[row * x_stride + block * kNvfp4Block + elem]);
+    const T* const input = x + row * x_stride + block * kNvfp4Block + elem;
+    values[elem] = formats::cuda::map_one<T>(coding.map, formats::cuda::load_one(input));
     amax = max(amax, formats::float_bits(values[elem]) & 0x7FFFFFFFu);
   }
-  scale = formats::nvfp4_input_block_scale(formats::bits_float(amax), input_scale);
-  const float unit = formats::nvfp4_unit(scale, input_scale);
+  scale = formats::nvfp4_input_block_scale(formats::bits_float(amax), coding.scale);
+  const float unit = formats::nvfp4_unit(scale, coding.scale);
   uint8_t* out = codes + (row * n_blocks + block) * kBlockBytes;
 #pragma unroll
   for (int byte = 0; byte < kBlockBytes; ++byte) {
@@ -81,10 +79,11 @@ __global__ void encode_inputs(const T* x, int64_t x_stride, int64_t n_rows, int6
 }
 
 template <class T>
-void launch_encode(ConstAnyMatrixView x, float input_scale, Tensor& codes, Tensor& scales) {
+void launch_encode(ConstAnyMatrixView x, const formats::InputCoding& coding, Tensor& codes,
+                   Tensor& scales) {
   const int64_t n_blocks = x.cols / kNvfp4Block;
   encode_inputs<<<grid_for(x.rows, n_blocks), kThreads, 0, stream_of(x.device)>>>(
-      static_cast<const T*>(x.data), x.row_stride, x.rows, n_blocks, input_scale,
+      static_cast<const T*>(x.data), x.row_stride, x.rows, n_blocks, coding,
       codes.as<uint8_t>().data(), scales.as<uint8_t>().data());
   check_launch();
 }
@@ -111,14 +110,14 @@ bool takes_block_scaled(const formats::PackedView& weight, const InputRule& rule
          vernier::cuda(weight.device()).properties().major >= 10;
 }
 
-bool block_scaled_linear(ConstAnyMatrixView x, const formats::PackedView& weight, float input_scale,
-                         float alpha, AnyMatrixView y) {
+bool block_scaled_linear(ConstAnyMatrixView x, const formats::PackedView& weight,
+                         const formats::InputCoding& coding, float alpha, AnyMatrixView y) {
   Tensor codes(DType::kU8, {x.rows, x.cols / 2}, x.device);
   Tensor scales(DType::kU8, {swizzled_scale_bytes(x.rows, x.cols / kNvfp4Block)}, x.device);
   if (x.dtype == DType::kF32) {
-    launch_encode<float>(x, input_scale, codes, scales);
+    launch_encode<float>(x, coding, codes, scales);
   } else {
-    launch_encode<__nv_bfloat16>(x, input_scale, codes, scales);
+    launch_encode<formats::cuda::Bf16>(x, coding, codes, scales);
   }
   const Tensor weight_scales = swizzled_weight_scales(weight);
   return try_multiply({.x = e2m1_matrix(codes.data(), x.rows, x.cols, x.device),

@@ -10,9 +10,10 @@ namespace vernier::kernels::cuda {
 // Whether the device, the formats and the shape allow it.
 bool takes_block_scaled(const formats::PackedView& weight, const InputRule& rule);
 
-// y = alpha codes(x) codes(weight)^T, codes times their block scales. x is coded with input_scale.
+// y = alpha codes(x) codes(weight)^T, codes times their block scales.
 // False where cuBLASLt has no algorithm: y is untouched. REQUIRES: takes_block_scaled.
 [[nodiscard]] bool block_scaled_linear(ConstAnyMatrixView x, const formats::PackedView& weight,
-                                       float input_scale, float alpha, AnyMatrixView y);
+                                       const formats::InputCoding& coding, float alpha,
+                                       AnyMatrixView y);
 
 }  // namespace vernier::kernels::cuda

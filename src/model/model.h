@@ -38,9 +38,10 @@ class Model {
   // Throws the source's errors, and Corrupt for a tensor of the wrong shape or dtype. The model and
   // the weights must outlive the layer, which reads linear weights where the source keeps them.
   virtual std::unique_ptr<Layer> load_layer(int layer, const WeightSource& weights) const = 0;
-  // normed = final norm of hidden [tokens, hidden_size], the head's input; on the weights' device.
+  // normed = final norm of hidden [tokens, hidden_size], the head's input, coded by the rule if it
+  // has a format (kernels::rms_norm_encode); on the weights' device.
   virtual void final_norm(ConstAnyMatrixView hidden, const WeightSource& weights,
-                          AnyMatrixView normed) const = 0;
+                          const kernels::InputRule& rule, AnyMatrixView normed) const = 0;
 };
 
 // The architecture that config["model_type"] names. `origin` names the file in errors. Throws

@@ -106,7 +106,7 @@ class Network {
       if (on_layer) on_layer(static_cast<int>(layer), hidden);
     }
     AnyMatrix normed = new_activation(hidden.rows(), hidden.cols(), device);
-    model_.final_norm(hidden, weights_, normed);
+    model_.final_norm(hidden, weights_, {}, normed);
     AnyMatrix logits(hidden.rows(), model_.vocab_size(), DType::kF32, device);
     LinearSite(model_.head(), weights_.linear(model_.head())).forward(normed, hook, logits);
     return to_host(logits);

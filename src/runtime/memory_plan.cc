@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "kernels/decode_tile.h"
 #include "model/layers/residual_layer.h"
 
 namespace vernier::runtime {
@@ -94,6 +95,19 @@ void plan_host(const WeightSizes& sizes, const JobSize& job, int64_t limit, Memo
 // tables, memory that is freed later than it is asked for again.
 constexpr int64_t kDeviceReserveBytes = int64_t{256} << 20;
 
+// The largest tile of decoded weights that a linear's product takes; none where all weights are of
+// the compute type.
+int64_t decoded_bytes(const model::Model& model, const JobSize& job, const Device* device) {
+  const DType dtype = compute_dtype(device);
+  if (!job.decodes_weights && dtype == DType::kBF16) return 0;
+  int64_t largest = 0;
+  for (const model::Module& module : model.tree().modules()) {
+    if (module.kind != model::ModuleKind::kLinear) continue;
+    largest = std::max(largest, kernels::decode_tile_bytes(module.n, module.k, dtype));
+  }
+  return largest;
+}
+
 DevicePlan device_needs(const model::Model& model, const WeightSizes& sizes, const JobSize& job,
                         const Device* device, const MemoryPlan& plan) {
   DevicePlan needs;
@@ -110,7 +124,8 @@ DevicePlan device_needs(const model::Model& model, const WeightSizes& sizes, con
     layer_bytes =
         std::max(layer_bytes, model.scratch_bytes(static_cast<int>(layer), batch_tokens, device));
   }
-  needs.scratch_bytes = layer_bytes + kDeviceReserveBytes;
+  const int64_t tile_bytes = batch_tokens > 0 ? decoded_bytes(model, job, device) : 0;
+  needs.scratch_bytes = layer_bytes + tile_bytes + kDeviceReserveBytes;
   needs.total_bytes = needs.weight_bytes + needs.state_bytes + needs.scratch_bytes;
   return needs;
 }

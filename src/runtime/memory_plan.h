@@ -13,6 +13,8 @@ struct JobSize {
   int64_t n_windows = 0;  // 0: no forward pass at all
   int64_t window_tokens = 0;
   int64_t n_passes = 1;  // models compared: so many hidden-state stores are alive at once
+  // A linear's weight is something else than BF16, so that a device decodes a tile of it at a time.
+  bool decodes_weights = false;
 };
 
 // Where a job runs and what it may take. Limits of 0: 60 % of the host's memory that is free, 90 %
@@ -28,7 +30,8 @@ struct DevicePlan {
   int64_t weight_bytes = 0;  // the layer that runs and the one that is on its way; or the embedding
   int64_t hidden_bytes = 0;  // of all windows, or of a batch where they do not fit
   int64_t state_bytes = 0;   // of the batch at hand
-  int64_t scratch_bytes = 0;  // activations inside a layer, packed planes, logits, libraries
+  // Activations inside a layer, packed planes, a tile of decoded weights, logits, libraries.
+  int64_t scratch_bytes = 0;
   int64_t total_bytes = 0;
 };
 

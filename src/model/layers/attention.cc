@@ -83,11 +83,18 @@ std::unique_ptr<LayerState> Attention::new_state() const {
                                    cache_dtype(weights_.kv_rule.format, device_), device_);
 }
 
-void Attention::forward(ConstAnyMatrixView u, std::span<const SequenceRows> sequences,
+std::optional<kernels::InputCodes> Attention::input_codes(int64_t n_tokens) const {
+  const auto codes = weights_.q_proj.input_codes(n_tokens);
+  const bool are_shared = codes == weights_.k_proj.input_codes(n_tokens) &&
+                          codes == weights_.v_proj.input_codes(n_tokens);
+  return are_shared ? codes : std::nullopt;
+}
+
+void Attention::forward(const LinearInput& u, std::span<const SequenceRows> sequences,
                         SiteHook* hook, AnyMatrixView y) const {
-  AnyMatrix q = new_activation(u.rows, weights_.q_proj.n(), device_);
-  AnyMatrix k = new_activation(u.rows, weights_.k_proj.n(), device_);
-  AnyMatrix v = new_activation(u.rows, weights_.v_proj.n(), device_);
+  AnyMatrix q = new_activation(u.x.rows, weights_.q_proj.n(), device_);
+  AnyMatrix k = new_activation(u.x.rows, weights_.k_proj.n(), device_);
+  AnyMatrix v = new_activation(u.x.rows, weights_.v_proj.n(), device_);
   weights_.q_proj.forward(u, hook, q);
   weights_.k_proj.forward(u, hook, k);
   weights_.v_proj.forward(u, hook, v);

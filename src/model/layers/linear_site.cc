@@ -9,9 +9,20 @@ LinearSite::LinearSite(const Module& module, LinearWeight weight)
   VERNIER_CHECK(weight_.packed.n == module.n && weight_.packed.k == module.k);
 }
 
-void LinearSite::forward(ConstAnyMatrixView x, SiteHook* hook, AnyMatrixView y) const {
+std::optional<kernels::InputCodes> LinearSite::input_codes(int64_t n_tokens) const {
+  return kernels::input_codes(weight_.packed, weight_.input, n_tokens);
+}
+
+void LinearSite::forward(ConstAnyMatrixView x, SiteHook* hook, AnyMatrixView y,
+                         formats::InputMap map) const {
   if (hook != nullptr) hook->on_input(*module_, x);
-  kernels::linear(x, weight_.packed, weight_.input, y);
+  kernels::linear(x, weight_.packed, weight_.input, y, map);
+}
+
+void LinearSite::forward(const LinearInput& input, SiteHook* hook, AnyMatrixView y) const {
+  if (input.coded_by.format == nullptr) return forward(input.x, hook, y);
+  VERNIER_CHECK(hook == nullptr && input.coded_by == weight_.input);
+  kernels::linear_of_codes(input.x, weight_.packed, weight_.input, y);
 }
 
 }  // namespace vernier::model

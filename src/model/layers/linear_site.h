@@ -1,6 +1,8 @@
 // A linear of the network as it runs: shown to the hook, its input rounded when its weight says so.
 #pragma once
 
+#include <optional>
+
 #include "kernels/grouped_linear.h"
 #include "model/module.h"
 #include "model/site_hook.h"
@@ -9,6 +11,27 @@
 
 namespace vernier::model {
 
+// What a linear reads: an activation, or what the rule of this linear has made of one already
+// (kernels::InputCodes).
+struct LinearInput {
+  ConstAnyMatrixView x;
+  kernels::InputRule coded_by = {};  // no format: an activation
+};
+
+// Room for the input [rows, cols] of linears, which is then written by the rule and in the type
+// that they name; without such codes an activation.
+struct LinearInputRoom {
+  LinearInputRoom(int64_t rows, int64_t cols, Device* device,
+                  const std::optional<kernels::InputCodes>& codes)
+      : rule(codes ? codes->rule : kernels::InputRule{}),
+        values(rows, cols, codes ? codes->dtype : compute_dtype(device), device) {}
+
+  LinearInput input() const { return {values, rule}; }
+
+  kernels::InputRule rule;
+  AnyMatrix values;
+};
+
 // Keeps the weight as its source stores it; it is decoded on its way into each product. The module,
 // and the source unless it gave the weight away, must outlive it.
 class LinearSite {
@@ -16,8 +39,17 @@ class LinearSite {
   LinearSite(const Module& module, LinearWeight weight);
 
   int64_t n() const { return module_->n; }
-  // y = W round(x), overwritten. x: [tokens, k], y: [tokens, n], distinct. `hook` may be null.
-  void forward(ConstAnyMatrixView x, SiteHook* hook, AnyMatrixView y) const;
+  // Whether its input is rounded by a rule, so that it may be mapped on the way.
+  bool rounds_input() const { return weight_.input.format != nullptr; }
+  // What the op before it may write instead of an activation, if there are n_tokens tokens.
+  std::optional<kernels::InputCodes> input_codes(int64_t n_tokens) const;
+
+  // y = W round(map(x)), overwritten. x: [tokens, k], y: [tokens, n], distinct. `hook` may be null
+  // and sees x. REQUIRES: rounds_input(), where there is a map.
+  void forward(ConstAnyMatrixView x, SiteHook* hook, AnyMatrixView y,
+               formats::InputMap map = formats::InputMap::kNone) const;
+  // The same for an input that may be coded already. REQUIRES: no hook where it is.
+  void forward(const LinearInput& input, SiteHook* hook, AnyMatrixView y) const;
   // What forward() computes with, for products of many sites at once.
   kernels::GroupWeight weight() const { return {weight_.packed, weight_.input}; }
   const Module& module() const { return *module_; }

@@ -33,21 +33,26 @@ std::unique_ptr<LayerState> Mamba2::new_state() const {
   return std::make_unique<MambaState>(shape_, device_);
 }
 
-void Mamba2::forward(ConstAnyMatrixView u, std::span<const SequenceRows> sequences, SiteHook* hook,
+std::optional<kernels::InputCodes> Mamba2::input_codes(int64_t n_tokens) const {
+  return weights_.in_proj.input_codes(n_tokens);
+}
+
+void Mamba2::forward(const LinearInput& u, std::span<const SequenceRows> sequences, SiteHook* hook,
                      AnyMatrixView y) const {
   const int64_t inner = shape_.inner();
   const int64_t n_conv = shape_.conv_channels();
-  AnyMatrix projected = new_activation(u.rows, weights_.in_proj.n(), device_);
+  const int64_t n_tokens = u.x.rows;
+  AnyMatrix projected = new_activation(n_tokens, weights_.in_proj.n(), device_);
   weights_.in_proj.forward(u, hook, projected);
   const AnyMatrixView z = projected.view().col_range(0, inner);
   const AnyMatrixView xbc = projected.view().col_range(inner, n_conv);
-  AnyMatrix dt(u.rows, shape_.ssm.n_heads, DType::kF32, device_);
+  AnyMatrix dt(n_tokens, shape_.ssm.n_heads, DType::kF32, device_);
   kernels::softplus_dt(projected.view().col_range(inner + n_conv, shape_.ssm.n_heads),
                        weights_.dt_bias, shape_.dt_low, shape_.dt_high, dt);
 
-  AnyMatrix convolved = new_activation(u.rows, n_conv, device_);
+  AnyMatrix convolved = new_activation(n_tokens, n_conv, device_);
   convolve(xbc, sequences, convolved);
-  AnyMatrix scanned = new_activation(u.rows, inner, device_);
+  AnyMatrix scanned = new_activation(n_tokens, inner, device_);
   scan(convolved, dt, sequences, scanned);
   kernels::gated_group_norm(scanned, z, weights_.norm, shape_.ssm.n_groups, shape_.norm_eps,
                             scanned);

@@ -34,7 +34,8 @@ class Mamba2 : public Mixer {
   Mamba2(const Shape& shape, Weights weights, Device* device);
 
   std::unique_ptr<LayerState> new_state() const override;
-  void forward(ConstAnyMatrixView u, std::span<const SequenceRows> sequences, SiteHook* hook,
+  std::optional<kernels::InputCodes> input_codes(int64_t n_tokens) const override;
+  void forward(const LinearInput& u, std::span<const SequenceRows> sequences, SiteHook* hook,
                AnyMatrixView y) const override;
 
  private:

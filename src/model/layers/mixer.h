@@ -3,9 +3,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "model/layer.h"
+#include "model/layers/linear_site.h"
 
 namespace vernier::model {
 
@@ -22,10 +24,16 @@ class Mixer {
 
   virtual std::unique_ptr<LayerState> new_state() const = 0;
 
-  // y = mixer(u), overwritten; u: an activation of the device's compute type, y: FP32, distinct,
-  // both [tokens, hidden_size]. `sequences` covers the rows in order and its states are from
-  // new_state(). `hook` may be null.
-  virtual void forward(ConstAnyMatrixView u, std::span<const SequenceRows> sequences,
+  // The codes that all of u is rounded to by everything that reads it, if there are n_tokens
+  // tokens; absent where readers differ or want u itself.
+  virtual std::optional<kernels::InputCodes> input_codes(int64_t /*n_tokens*/) const {
+    return std::nullopt;
+  }
+
+  // y = mixer(u), overwritten; u: an activation of the device's compute type or, where there is no
+  // hook, what input_codes() names; y: FP32, distinct, both [tokens, hidden_size]. `sequences`
+  // covers the rows in order and its states are from new_state(). `hook` may be null.
+  virtual void forward(const LinearInput& u, std::span<const SequenceRows> sequences,
                        SiteHook* hook, AnyMatrixView y) const = 0;
 };
 

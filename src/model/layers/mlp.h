@@ -11,7 +11,7 @@ struct SquaredReluMlp {
   LinearSite up;
   LinearSite down;
 
-  void forward(ConstAnyMatrixView u, SiteHook* hook, AnyMatrixView y) const;
+  void forward(const LinearInput& u, SiteHook* hook, AnyMatrixView y) const;
 };
 
 class Mlp : public Mixer {
@@ -19,7 +19,10 @@ class Mlp : public Mixer {
   explicit Mlp(SquaredReluMlp mlp) : mlp_(std::move(mlp)) {}
 
   std::unique_ptr<LayerState> new_state() const override { return std::make_unique<NoState>(); }
-  void forward(ConstAnyMatrixView u, std::span<const SequenceRows> sequences, SiteHook* hook,
+  std::optional<kernels::InputCodes> input_codes(int64_t n_tokens) const override {
+    return mlp_.up.input_codes(n_tokens);
+  }
+  void forward(const LinearInput& u, std::span<const SequenceRows> sequences, SiteHook* hook,
                AnyMatrixView y) const override;
 
  private:

@@ -20,6 +20,11 @@ std::vector<int64_t> counts_of(const kernels::ExpertGroups& groups) {
   return counts;
 }
 
+bool all_round(std::span<const kernels::GroupWeight> groups) {
+  return std::ranges::all_of(
+      groups, [](const kernels::GroupWeight& group) { return group.rule.format != nullptr; });
+}
+
 // The end of the batch of experts that starts at `first`.
 size_t batch_end(const std::vector<int64_t>& begin, size_t first, int64_t max_pairs) {
   size_t last = first + 1;
@@ -42,8 +47,10 @@ Moe::Moe(int layer, const kernels::RouterShape& shape, Weights weights, Device* 
   }
 }
 
-void Moe::forward(ConstAnyMatrixView u, std::span<const SequenceRows> /*sequences*/, SiteHook* hook,
-                  AnyMatrixView y) const {
+void Moe::forward(const LinearInput& input, std::span<const SequenceRows> /*sequences*/,
+                  SiteHook* hook, AnyMatrixView y) const {
+  VERNIER_CHECK(input.coded_by.format == nullptr);
+  const ConstAnyMatrixView u = input.x;
   AnyMatrix logits(u.rows, shape_.n_experts, DType::kF32, device_);
   kernels::linear(u, weights_.gate, logits);
   const kernels::Routing routing = kernels::route(shape_, logits, weights_.correction_bias);
@@ -72,7 +79,7 @@ void Moe::run(ConstAnyMatrixView u, const kernels::Routing& routing,
               const kernels::ExpertGroups& groups, SiteHook* hook, AnyMatrixView y) const {
   AnyMatrix routed(y.rows, y.cols, DType::kF32, device_);
   run_routed(u, routing, groups, hook, routed);
-  weights_.shared.forward(u, hook, y);
+  weights_.shared.forward({u}, hook, y);
   kernels::add(routed, y);
 }
 
@@ -126,10 +133,13 @@ void Moe::run_batch(ConstAnyMatrixView z, const kernels::Routing& routing,
   show(&SquaredReluMlp::up, input);
   AnyMatrix inner = new_activation(n_pairs, up_.front().weight.n, device_);
   kernels::grouped_linear(input, begin, batch_of(up_), inner);
-  kernels::squared_relu(inner);
+  // As in one expert alone (SquaredReluMlp).
+  const bool maps_codes = hook == nullptr && all_round(batch_of(down_));
+  if (!maps_codes) kernels::squared_relu(inner);
   show(&SquaredReluMlp::down, inner);
   AnyMatrix output = new_activation(n_pairs, r.cols, device_);
-  kernels::grouped_linear(inner, begin, batch_of(down_), output);
+  kernels::grouped_linear(inner, begin, batch_of(down_), output,
+                          maps_codes ? formats::InputMap::kSquaredRelu : formats::InputMap::kNone);
   kernels::combine_experts(output, first_pair, groups, routing, r);
 }
 

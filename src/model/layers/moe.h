@@ -39,7 +39,7 @@ class Moe : public Mixer {
   // The router and the shared expert see u. Experts run a batch of neighbours at a time over their
   // own tokens and add to r in ascending order, so that the sum depends neither on threads nor on
   // batches.
-  void forward(ConstAnyMatrixView u, std::span<const SequenceRows> sequences, SiteHook* hook,
+  void forward(const LinearInput& u, std::span<const SequenceRows> sequences, SiteHook* hook,
                AnyMatrixView y) const override;
 
  private:

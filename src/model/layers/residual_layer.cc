@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "kernels/elementwise.h"
-#include "kernels/rms_norm.h"
+#include "kernels/rms_norm_encode.h"
 
 namespace vernier::model {
 
@@ -49,10 +49,12 @@ void ResidualLayer::forward(AnyMatrixView hidden, std::span<const int64_t> n_tok
 
 void ResidualLayer::forward_piece(AnyMatrixView hidden, std::span<const SequenceRows> sequences,
                                   SiteHook* hook) const {
-  AnyMatrix normed = new_activation(hidden.rows, hidden.cols, hidden.device);
-  kernels::rms_norm(hidden, norm_weight_, eps_, normed);
+  // A hook is shown the normed values themselves.
+  const auto codes = hook == nullptr ? mixer_->input_codes(hidden.rows) : std::nullopt;
+  LinearInputRoom normed(hidden.rows, hidden.cols, hidden.device, codes);
+  kernels::rms_norm_encode(hidden, norm_weight_, eps_, normed.rule, normed.values);
   AnyMatrix mixed(hidden.rows, hidden.cols, DType::kF32, hidden.device);
-  mixer_->forward(normed, sequences, hook, mixed);
+  mixer_->forward(normed.input(), sequences, hook, mixed);
   kernels::add(mixed, hidden);
 }
 

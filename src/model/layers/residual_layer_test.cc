@@ -23,9 +23,9 @@ class PositionMixer : public Mixer {
   std::unique_ptr<LayerState> new_state() const override {
     return std::make_unique<CountingState>();
   }
-  void forward(ConstAnyMatrixView input, std::span<const SequenceRows> sequences, SiteHook*,
+  void forward(const LinearInput& input, std::span<const SequenceRows> sequences, SiteHook*,
                AnyMatrixView output) const override {
-    const ConstMatrixView u = input.host();
+    const ConstMatrixView u = input.x.host();
     const MatrixView y = output.host();
     piece_rows_->push_back(u.rows);
     int64_t next_row = 0;

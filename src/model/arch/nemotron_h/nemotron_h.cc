@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "base/error.h"
-#include "kernels/rms_norm.h"
+#include "kernels/rms_norm_encode.h"
 #include "model/arch/nemotron_h/config.h"
 #include "model/arch/nemotron_h/names.h"
 #include "model/arch/nemotron_h/scratch.h"
@@ -161,9 +161,10 @@ class NemotronH : public Model {
   }
 
   void final_norm(ConstAnyMatrixView hidden, const WeightSource& weights,
-                  AnyMatrixView normed) const override {
+                  const kernels::InputRule& rule, AnyMatrixView normed) const override {
     const LayerLoader loader(tree_, weights, "backbone.");
-    kernels::rms_norm(hidden, loader.values("norm_f.weight"), config_.norm_eps, normed);
+    kernels::rms_norm_encode(hidden, loader.values("norm_f.weight"), config_.norm_eps, rule,
+                             normed);
   }
 
  private:
