@@ -11,7 +11,8 @@ struct AttentionShape {
   int64_t n_heads;     // query heads
   int64_t n_kv_heads;  // query head j reads kv head j / (n_heads / n_kv_heads)
   int64_t head_dim;
-  // What cached values are multiplied by; other than 1 only for caches of codes on a device.
+  // What cached keys and values are multiplied by; other than 1 only for caches of codes on a
+  // device.
   float k_scale = 1;
   float v_scale = 1;
 };
@@ -30,9 +31,10 @@ struct AttentionSequence {
 // y[t] = softmax(q[t] K^T k_scale / sqrt(head_dim)) V v_scale over positions 0 .. first_position +
 // t; no position code. Never holds more than a tile of scores, so that sequences of 131,072 tokens
 // fit.
-//   q, y: [tokens, n_heads * head_dim], may be the same. Host: all FP32. Device: q and y of one
-//   type, BF16 or FP32; the caches all of one type, that one or F8_E4M3. FP32 sums and softmax;
-//   with BF16 the weights of the softmax are rounded to BF16 before they meet V.
+//   q, y: [tokens, n_heads * head_dim]. Host: all FP32. Device: y BF16 or FP32; q and all caches of
+//   y's type, or all F8_E4M3, q then with scale 1. q and y may be the same where their types are.
+//   FP32 sums and softmax. With y in BF16 products run on tensor cores: Q K^T of codes in FP8,
+//   whose sums keep about 14 bits, and P V in BF16, to which the softmax's weights P are rounded.
 void causal_attention(const AttentionShape& shape, ConstAnyMatrixView q,
                       std::span<const AttentionSequence> sequences, AnyMatrixView y);
 

@@ -4,15 +4,17 @@
 // time: S = Q K^T, running softmax, O += P V, with FP32 sums, P rounded to BF16. Keys and values of
 // the next 64 are copied into the second of two buffers meanwhile. With 32 rows a warp reads 40 KiB
 // of shared memory for 256 products of 16 x 8 x 16, which tensor cores take longer for; 16 rows
-// serve decoding, where a tile has few rows and the cache's bytes are the cost. Tiles of Q, K and V
-// have rows of kDim BF16, whose 16-byte chunks are permuted by the row's number, so that eight rows
-// of one chunk lie in different banks. Caches of E4M3 codes arrive as bytes and are decoded into
-// one such tile. Rows that are not aligned take the same way by single elements.
+// serve decoding, where a tile has few rows and the cache's bytes are the cost. Rows that are not
+// aligned take the same way by single elements.
 //
-// Error: scores as an FP32 product of BF16 factors; weights 2^-9 from rounding P.
+// E4M3 codes of Q and K are multiplied as they are, 16 x 8 x 32 at a time: a fragment of four codes
+// lies where two BF16 would. Codes of V arrive as bytes and are decoded into a BF16 tile.
+//
+// Error: scores as an FP32 product of BF16 factors, or as an FP8 product, whose sums are cut off at
+// 2^-13 of the largest of 32 terms; weights 2^-9 from rounding P.
 #include "kernels/attention_plan_cuda.h"
+#include "kernels/attention_tile_cuda.h"
 #include "kernels/shared_memory_cuda.h"
-#include "kernels/tensor_core_cuda.h"
 #include "tensor/device_cuda.h"
 
 namespace vernier::kernels::cuda {
@@ -24,55 +26,39 @@ constexpr int kThreads = 32 * kWarps;
 template <int kDim>
 constexpr int kCacheTileBytes = 2 * kDim* kBlockKeys;
 
-// Q, and for keys and values two BF16 buffers each, or one and two of half its size for codes.
+// Q, keys and values of two buffers.
 template <int kDim, int kRowTiles>
 constexpr int kSharedBytes = 2 * kDim * 16 * kRowTiles* kWarps + 4 * kCacheTileBytes<kDim>;
 
-// Where a 16-byte chunk of a row lies in a tile.
-template <int kDim>
-__device__ std::byte* chunk_at(std::byte* tile, int row, int chunk) {
-  return tile + row * kDim * 2 + ((chunk ^ (row & 7)) << 4);
-}
-
-// Copies 16 bytes of elements, those from n_inside on as zeros.
-template <class T>
-__device__ void copy_chunk(std::byte* to, const T* from, int n_inside, bool is_aligned) {
-  constexpr int kElems = 16 / sizeof(T);
-  if (is_aligned) return copy_async(to, from, n_inside > 0);
-  alignas(16) T elems[kElems];
-#pragma unroll
-  for (int i = 0; i < kElems; ++i) elems[i] = i < n_inside ? from[i] : T{};
-  *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(elems);
-}
-
-template <int kDim>
+template <int kDim, class Elem>
 __device__ void load_queries(const AttentionPlan& plan, const AttentionTile& tile, std::byte* to) {
-  constexpr int kChunks = kDim / 8;
-  const auto* q = static_cast<const uint16_t*>(plan.q);
+  constexpr int kElems = 16 / sizeof(Elem);
+  constexpr int kChunks = kDim / kElems;
+  const auto* q = static_cast<const Elem*>(plan.q);
   for (int index = threadIdx.x; index < plan.tile_rows * kChunks; index += kThreads) {
     const int row = index / kChunks;
     const int chunk = index % kChunks;
     const bool is_inside = row < tile.n_rows;
-    const uint16_t* from = is_inside ? q + tile.offset(plan, row, plan.q_stride) + chunk * 8 : q;
-    copy_chunk(chunk_at<kDim>(to, row, chunk), from, is_inside ? plan.head_dim - chunk * 8 : 0,
+    const Elem* from = is_inside ? q + tile.offset(plan, row, plan.q_stride) + chunk * kElems : q;
+    copy_chunk(chunk_at<kDim>(to, row, chunk), from, is_inside ? plan.head_dim - chunk * kElems : 0,
                plan.is_q_aligned);
   }
 }
 
 // Keys or values [first_key, first_key + 64) of the tile's head, zeros from end_key on. `place`
 // gives the address of a row's chunk.
-template <int kDim, class Cache, class Place>
+template <int kDim, class Elem, class Place>
 __device__ void load_cache(const AttentionPlan& plan, const AttentionTile& tile, const void* cache,
                            int64_t stride, int first_key, Place place) {
-  constexpr int kElems = 16 / sizeof(Cache);
+  constexpr int kElems = 16 / sizeof(Elem);
   constexpr int kChunks = kDim / kElems;
-  const auto* head = static_cast<const Cache*>(cache) + int64_t{tile.kv_head} * plan.head_dim;
+  const auto* head = static_cast<const Elem*>(cache) + int64_t{tile.kv_head} * plan.head_dim;
 #pragma unroll 4
   for (int index = threadIdx.x; index < kBlockKeys * kChunks; index += kThreads) {
     const int row = index / kChunks;
     const int chunk = index % kChunks;
     const bool is_inside = first_key + row < tile.end_key;
-    const Cache* from = is_inside ? head + (first_key + row) * stride + chunk * kElems : head;
+    const Elem* from = is_inside ? head + (first_key + row) * stride + chunk * kElems : head;
     copy_chunk(place(row, chunk), from, is_inside ? plan.head_dim - chunk * kElems : 0,
                plan.is_cache_aligned);
   }
@@ -98,39 +84,40 @@ __device__ void decode_tile(const std::byte* codes, std::byte* to) {
   }
 }
 
-// The two buffers of a block's keys and values.
-template <int kDim, class Cache>
+// The two buffers of a block's keys and values. Values of codes are decoded into one tile, beside
+// which lie both buffers' codes.
+template <int kDim, class Elem>
 struct CacheBuffers {
-  static constexpr bool kIsCoded = sizeof(Cache) == 1;
+  static constexpr bool kIsCoded = sizeof(Elem) == 1;
   static constexpr int kTile = kCacheTileBytes<kDim>;
   std::byte* memory;
 
-  __device__ std::byte* keys(int buffer) const {
-    return memory + (kIsCoded ? 0 : buffer) * 2 * kTile;
+  __device__ std::byte* keys(int buffer) const { return memory + buffer * kTile; }
+  // In BF16.
+  __device__ std::byte* values(int buffer) const {
+    return memory + (2 + (kIsCoded ? 0 : buffer)) * kTile;
   }
-  __device__ std::byte* values(int buffer) const { return keys(buffer) + kTile; }
-  __device__ std::byte* codes(int buffer) const { return memory + (2 + buffer) * kTile; }
+  __device__ std::byte* value_codes(int buffer) const {
+    return memory + 3 * kTile + buffer * (kTile / 2);
+  }
 
   __device__ void load(const AttentionPlan& plan, const AttentionTile& tile, int first_key,
                        int buffer) const {
     const auto& sequence = tile.sequence;
-    const auto place_in = [](std::byte* bf16, std::byte* coded) {
-      return [=](int row, int chunk) {
-        if constexpr (kIsCoded) return coded + row * kDim + chunk * 16;
-        return chunk_at<kDim>(bf16, row, chunk);
-      };
-    };
-    load_cache<kDim, Cache>(plan, tile, sequence.k, sequence.k_stride, first_key,
-                            place_in(keys(buffer), codes(buffer)));
-    load_cache<kDim, Cache>(plan, tile, sequence.v, sequence.v_stride, first_key,
-                            place_in(values(buffer), codes(buffer) + kTile / 2));
+    std::byte* const k = keys(buffer);
+    std::byte* const v = kIsCoded ? value_codes(buffer) : values(buffer);
+    load_cache<kDim, Elem>(plan, tile, sequence.k, sequence.k_stride, first_key,
+                           [=](int row, int chunk) { return chunk_at<kDim>(k, row, chunk); });
+    load_cache<kDim, Elem>(
+        plan, tile, sequence.v, sequence.v_stride, first_key, [=](int row, int chunk) {
+          return kIsCoded ? v + row * kDim + chunk * 16 : chunk_at<kDim>(v, row, chunk);
+        });
   }
 
   // Makes a loaded buffer ready for products; all threads have seen it arrive.
   __device__ void decode(int buffer) const {
     if constexpr (kIsCoded) {
-      decode_tile<kDim>(codes(buffer), keys(buffer));
-      decode_tile<kDim>(codes(buffer) + kTile / 2, values(buffer));
+      decode_tile<kDim>(value_codes(buffer), values(buffer));
       __syncthreads();
     }
   }
@@ -140,7 +127,7 @@ struct CacheBuffers {
 // half + lane / 4.
 template <int kDim, int kRowTiles>
 struct WarpRows {
-  using Scores = float[kRowTiles][kBlockKeys / 8][4];
+  using Scores = TileProducts<kRowTiles>;
 
   float max[kRowTiles][2];  // of scores not yet scaled
   float sum[kRowTiles][2];  // of the weights that this lane has computed
@@ -160,38 +147,6 @@ struct WarpRows {
       for (auto& fragment : values[r]) {
 #pragma unroll
         for (float& value : fragment) value = 0;
-      }
-    }
-  }
-
-  // scores = Q K^T. queries: the warp's first row of the tile of Q.
-  __device__ void score(std::byte* queries, std::byte* keys, Scores& scores) const {
-    const int lane = threadIdx.x % 32;
-#pragma unroll
-    for (auto& row_tile : scores) {
-#pragma unroll
-      for (auto& fragment : row_tile) {
-#pragma unroll
-        for (float& score : fragment) score = 0;
-      }
-    }
-#pragma unroll
-    for (int step = 0; step < kDim / 16; ++step) {
-      uint32_t q[kRowTiles][4];
-#pragma unroll
-      for (int r = 0; r < kRowTiles; ++r) {
-        load_fragments(q[r], chunk_at<kDim>(queries, 16 * r + lane % 16, 2 * step + lane / 16));
-      }
-#pragma unroll
-      for (int n = 0; n < kBlockKeys / 8; n += 2) {
-        uint32_t k[4];
-        load_fragments(
-            k, chunk_at<kDim>(keys, 8 * n + lane % 8 + lane / 16 * 8, 2 * step + lane / 8 % 2));
-#pragma unroll
-        for (int r = 0; r < kRowTiles; ++r) {
-          multiply_add(scores[r][n], q[r], k[0], k[1]);
-          multiply_add(scores[r][n + 1], q[r], k[2], k[3]);
-        }
       }
     }
   }
@@ -244,33 +199,6 @@ struct WarpRows {
         for (int d = 0; d < kDim / 8; ++d) {
           values[r][d][2 * half] *= shrink;
           values[r][d][2 * half + 1] *= shrink;
-        }
-      }
-    }
-  }
-
-  // values += weights V.
-  __device__ void gather(const Scores& weights, std::byte* cached) {
-    const int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int step = 0; step < kBlockKeys / 16; ++step) {
-      uint32_t p[kRowTiles][4];
-#pragma unroll
-      for (int r = 0; r < kRowTiles; ++r) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const float* pair = &weights[r][2 * step + i / 2][i % 2 * 2];
-          p[r][i] = bf16_pair(pair[0], pair[1]);
-        }
-      }
-#pragma unroll
-      for (int d = 0; d < kDim / 8; d += 2) {
-        uint32_t v[4];
-        load_fragments_transposed(v, chunk_at<kDim>(cached, 16 * step + lane % 16, d + lane / 16));
-#pragma unroll
-        for (int r = 0; r < kRowTiles; ++r) {
-          multiply_add(values[r][d], p[r], v[0], v[1]);
-          multiply_add(values[r][d + 1], p[r], v[2], v[3]);
         }
       }
     }
@@ -353,19 +281,19 @@ __device__ void write_partials(const AttentionPlan& plan, const AttentionTile& t
   }
 }
 
-template <int kDim, int kRowTiles, class Cache>
+template <int kDim, int kRowTiles, class Elem>
 __global__ void __launch_bounds__(kThreads, kDim > 128 ? 1 : 2)
     attend(const __grid_constant__ AttentionPlan plan) {
   const AttentionTile tile = find_tile(plan, blockIdx.x);
   const int first_row = threadIdx.x / 32 * 16 * kRowTiles;  // of this warp
   std::byte* memory = dynamic_shared();
   std::byte* queries = memory + first_row * kDim * 2;
-  const CacheBuffers<kDim, Cache> cache{memory + kWarps * 16 * kRowTiles * kDim * 2};
+  const CacheBuffers<kDim, Elem> cache{memory + kWarps * 16 * kRowTiles * kDim * 2};
   WarpRows<kDim, kRowTiles> rows;
   rows.start();
 
   if (tile.first_key < tile.end_key) {
-    load_queries<kDim>(plan, tile, memory);
+    load_queries<kDim, Elem>(plan, tile, memory);
     cache.load(plan, tile, tile.first_key, 0);
   }
   int buffer = 0;
@@ -376,12 +304,12 @@ __global__ void __launch_bounds__(kThreads, kDim > 128 ? 1 : 2)
     cache.decode(buffer);
     if (first_row < tile.n_rows) {
       typename WarpRows<kDim, kRowTiles>::Scores scores;
-      rows.score(queries, cache.keys(buffer), scores);
+      multiply_tile<kDim, Elem, kRowTiles>(queries, cache.keys(buffer), scores);
       if (key + kBlockKeys - 1 > tile.last_key(plan, first_row)) {
         rows.mask(scores, [&](int row) { return tile.last_key(plan, first_row + row) + 1 - key; });
       }
       rows.weigh(scores, plan.score_scale);
-      rows.gather(scores, cache.values(buffer));
+      add_weighted_tile<kDim, kRowTiles, kDim>(scores, cache.values(buffer), 0, rows.values);
     }
     buffer ^= 1;
   }
@@ -394,30 +322,30 @@ __global__ void __launch_bounds__(kThreads, kDim > 128 ? 1 : 2)
   }
 }
 
-template <int kDim, int kRowTiles, class Cache>
+template <int kDim, int kRowTiles, class Elem>
 void launch(const AttentionPlan& plan, cudaStream_t stream) {
   constexpr int kBytes = kSharedBytes<kDim, kRowTiles>;
-  VERNIER_CUDA(cudaFuncSetAttribute(attend<kDim, kRowTiles, Cache>,
+  VERNIER_CUDA(cudaFuncSetAttribute(attend<kDim, kRowTiles, Elem>,
                                     cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
-  attend<kDim, kRowTiles, Cache><<<plan.n_blocks, kThreads, kBytes, stream>>>(plan);
+  attend<kDim, kRowTiles, Elem><<<plan.n_blocks, kThreads, kBytes, stream>>>(plan);
   check_launch();
 }
 
-template <class Cache>
+template <class Elem>
 void launch_for(const AttentionPlan& plan, cudaStream_t stream) {
   const int dim = padded_dim(plan.head_dim);
   const bool is_tall = plan.tile_rows == 128;
   if (dim == 64)
-    return is_tall ? launch<64, 2, Cache>(plan, stream) : launch<64, 1, Cache>(plan, stream);
+    return is_tall ? launch<64, 2, Elem>(plan, stream) : launch<64, 1, Elem>(plan, stream);
   if (dim == 128)
-    return is_tall ? launch<128, 2, Cache>(plan, stream) : launch<128, 1, Cache>(plan, stream);
-  launch<256, 1, Cache>(plan, stream);
+    return is_tall ? launch<128, 2, Elem>(plan, stream) : launch<128, 1, Elem>(plan, stream);
+  launch<256, 1, Elem>(plan, stream);
 }
 
 }  // namespace
 
-void launch_attention_bf16(const AttentionPlan& plan, DType cache, cudaStream_t stream) {
-  if (cache == DType::kF8E4M3) return launch_for<uint8_t>(plan, stream);
+void launch_attention_bf16(const AttentionPlan& plan, DType elems, cudaStream_t stream) {
+  if (elems == DType::kF8E4M3) return launch_for<uint8_t>(plan, stream);
   launch_for<uint16_t>(plan, stream);
 }
 

@@ -1,10 +1,11 @@
 // Causal attention in FP32, the BF16 kernel's structure in plain products.
 //
 // A block is 16 x 16 threads and takes a tile of 64 rows; it walks the tile's keys, 64 at a time,
-// with Q, K and V in shared memory. Thread (ty, tx) computes the scores of rows 4 ty .. 4 ty + 3
-// and keys tx, tx + 16, ..., then the sums of values of the same rows and channels 4 tx .. 4 tx + 3
-// of every 64. Rows in shared memory are 4 words longer than needed, so that eight of them lie in
-// different banks. A score is summed over channels in order, a value over keys in order.
+// with Q, K and V in shared memory, codes decoded. Thread (ty, tx) computes the scores of rows 4 ty
+// .. 4 ty + 3 and keys tx, tx + 16, ..., then the sums of values of the same rows and channels 4 tx
+// .. 4 tx + 3 of every 64. Rows in shared memory are 4 words longer than needed, so that eight of
+// them lie in different banks. A score is summed over channels in order, a value over keys in
+// order.
 #include "formats/e4m3.h"
 #include "kernels/attention_plan_cuda.h"
 #include "kernels/shared_memory_cuda.h"
@@ -61,10 +62,10 @@ __device__ void load_rows(float* to, int head_dim, bool is_aligned, Source sourc
   }
 }
 
-template <int kDim, class Cache>
+template <int kDim, class Elem>
 __device__ void load_cache(const AttentionPlan& plan, const AttentionTile& tile, const void* cache,
                            int64_t stride, int first_key, float* to) {
-  const auto* head = static_cast<const Cache*>(cache) + int64_t{tile.kv_head} * plan.head_dim;
+  const auto* head = static_cast<const Elem*>(cache) + int64_t{tile.kv_head} * plan.head_dim;
   load_rows<kDim>(to, plan.head_dim, plan.is_cache_aligned, [&](int row) {
     return first_key + row < tile.end_key ? head + (first_key + row) * stride : nullptr;
   });
@@ -218,7 +219,7 @@ __device__ void write_row(const AttentionPlan& plan, const AttentionTile& tile, 
   }
 }
 
-template <int kDim, class Cache>
+template <int kDim, class Elem>
 __global__ void __launch_bounds__(kThreads) attend(const __grid_constant__ AttentionPlan plan) {
   const AttentionTile tile = find_tile(plan, blockIdx.x);
   float* queries = reinterpret_cast<float*>(dynamic_shared());  // [64, kStride]
@@ -231,15 +232,15 @@ __global__ void __launch_bounds__(kThreads) attend(const __grid_constant__ Atten
   ThreadRows<kDim> rows;
   rows.start();
 
-  const auto* q = static_cast<const float*>(plan.q);
+  const auto* q = static_cast<const Elem*>(plan.q);
   load_rows<kDim>(queries, plan.head_dim, plan.is_q_aligned, [&](int row) {
     return row < tile.n_rows ? q + tile.offset(plan, row, plan.q_stride) : nullptr;
   });
   for (int key = tile.first_key; key < tile.end_key; key += kBlockKeys) {
     __syncthreads();  // nobody still reads the block before
     const auto& sequence = tile.sequence;
-    load_cache<kDim, Cache>(plan, tile, sequence.k, sequence.k_stride, key, keys);
-    load_cache<kDim, Cache>(plan, tile, sequence.v, sequence.v_stride, key, values);
+    load_cache<kDim, Elem>(plan, tile, sequence.k, sequence.k_stride, key, keys);
+    load_cache<kDim, Elem>(plan, tile, sequence.v, sequence.v_stride, key, values);
     __syncthreads();
     if (!has_rows) continue;
     float scores[4][4];
@@ -271,27 +272,27 @@ __global__ void __launch_bounds__(kThreads) attend(const __grid_constant__ Atten
   }
 }
 
-template <int kDim, class Cache>
+template <int kDim, class Elem>
 void launch(const AttentionPlan& plan, cudaStream_t stream) {
   constexpr int kBytes = kSharedBytes<kDim>;
-  VERNIER_CUDA(cudaFuncSetAttribute(attend<kDim, Cache>,
-                                    cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
-  attend<kDim, Cache><<<plan.n_blocks, kThreads, kBytes, stream>>>(plan);
+  VERNIER_CUDA(cudaFuncSetAttribute(attend<kDim, Elem>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    kBytes));
+  attend<kDim, Elem><<<plan.n_blocks, kThreads, kBytes, stream>>>(plan);
   check_launch();
 }
 
-template <class Cache>
+template <class Elem>
 void launch_for(const AttentionPlan& plan, cudaStream_t stream) {
   const int dim = padded_dim(plan.head_dim);
-  if (dim == 64) return launch<64, Cache>(plan, stream);
-  if (dim == 128) return launch<128, Cache>(plan, stream);
-  launch<256, Cache>(plan, stream);
+  if (dim == 64) return launch<64, Elem>(plan, stream);
+  if (dim == 128) return launch<128, Elem>(plan, stream);
+  launch<256, Elem>(plan, stream);
 }
 
 }  // namespace
 
-void launch_attention_f32(const AttentionPlan& plan, DType cache, cudaStream_t stream) {
-  if (cache == DType::kF8E4M3) return launch_for<uint8_t>(plan, stream);
+void launch_attention_f32(const AttentionPlan& plan, DType elems, cudaStream_t stream) {
+  if (elems == DType::kF8E4M3) return launch_for<uint8_t>(plan, stream);
   launch_for<float>(plan, stream);
 }
 

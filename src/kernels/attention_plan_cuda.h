@@ -56,9 +56,9 @@ struct AttentionPlan {
   Sequence sequences[kMaxSequences];
 };
 
-// Queue the blocks of a plan. `cache`: the type of the caches.
-void launch_attention_bf16(const AttentionPlan& plan, DType cache, cudaStream_t stream);
-void launch_attention_f32(const AttentionPlan& plan, DType cache, cudaStream_t stream);
+// Queue the blocks of a plan. `elems`: the type of q and the caches.
+void launch_attention_bf16(const AttentionPlan& plan, DType elems, cudaStream_t stream);
+void launch_attention_f32(const AttentionPlan& plan, DType elems, cudaStream_t stream);
 
 #if defined(__CUDACC__)
 

@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 #include "formats/e4m3.h"
-#include "kernels/linear.h"
+#include "kernels/linear_test_support.h"
 #include "kernels/reference.h"
 #include "kernels/test_support.h"
 
@@ -254,49 +254,136 @@ TEST_P(AttentionOnEveryTarget, CachesMayBeStrided) {
   }
 }
 
-TEST_P(AttentionOnEveryTarget, ReadsCachesOfCodes) {
-  if (device() == nullptr) GTEST_SKIP() << "host caches are FP32";
+// Queries, keys and values as E4M3 codes.
+class AttentionOfCodes : public Attention {
+ protected:
+  AnyMatrix codes(ConstMatrixView values) const {
+    AnyMatrix here(values.rows, values.cols, DType::kF8E4M3, nullptr);
+    std::ranges::transform(flat(values), here.view().as<uint8_t>(),
+                           formats::float_to_e4m3_saturating);
+    AnyMatrix there(values.rows, values.cols, DType::kF8E4M3, device());
+    copy_matrix(here, there);
+    return there;
+  }
+
+  static Matrix decoded(ConstMatrixView values, float scale = 1) {
+    Matrix result(values.rows, values.cols);
+    std::ranges::transform(flat(values), result.values().begin(), [&](float value) {
+      return formats::e4m3_to_float(formats::float_to_e4m3_saturating(value)) * scale;
+    });
+    return result;
+  }
+
+  // The largest sum |q| |k| / sqrt(head_dim) of a score.
+  static double largest_sum(const AttentionShape& shape, ConstMatrixView q, ConstMatrixView k) {
+    double largest = 0;
+    for (int64_t head = 0; head < shape.n_heads; ++head) {
+      const int64_t kv_head = head / (shape.n_heads / shape.n_kv_heads);
+      for (int64_t t = 0; t < q.rows; ++t) {
+        const float* query = q.row(t).data() + head * shape.head_dim;
+        for (int64_t position = 0; position < k.rows; ++position) {
+          const float* key = k.row(position).data() + kv_head * shape.head_dim;
+          double sum = 0;
+          for (int64_t i = 0; i < shape.head_dim; ++i) sum += std::abs(query[i] * key[i]);
+          largest = std::max(largest, sum);
+        }
+      }
+    }
+    return largest / std::sqrt(static_cast<double>(shape.head_dim));
+  }
+
+  // Values there and codes of q, k, v against the reference of what they decode to.
+  //
+  // An FP8 product has the error of fp8_sums, so a score is off by at most e, that times its sum of
+  // magnitudes. Weights change by factors between exp(-2 e) and exp(2 e), and the output by no more
+  // than exp(2 e) - 1 of the weighted mean of |v|. In FP32 the codes' products are as others;
+  // scores grow with k_scale to 20 at most, values with v_scale.
+  void expect_attention(const AttentionShape& shape, int64_t first_position, ConstMatrixView q,
+                        ConstMatrixView k, ConstMatrixView v) const {
+    const AnyMatrix keys = codes(k);
+    const AnyMatrix values = codes(v);
+    AnyMatrix y = new_output(q.rows, q.cols);
+    const AttentionSequence sequence{0, q.rows, first_position, keys, values};
+    causal_attention(shape, codes(q), {&sequence, 1}, y);
+
+    const Matrix q_values = decoded(q);
+    const Matrix k_values = decoded(k, shape.k_scale);
+    const Matrix v_values = decoded(v, shape.v_scale);
+    Matrix expected(q.rows, q.cols);
+    ref::causal_attention(shape, q_values, k_values, v_values, first_position, expected);
+    Matrix means(q.rows, q.cols);
+    ref::causal_attention(shape, q_values, k_values, magnitudes(v_values), first_position, means);
+    const double e =
+        is_bf16() ? fp8_sums(shape.head_dim) * largest_sum(shape, q_values, k_values) : 0;
+    const double others = 2 * std::max(1.0f, shape.v_scale) * tolerance();
+    const Matrix found = to_host(y);
+    for (int64_t t = 0; t < q.rows; ++t) {
+      for (int64_t col = 0; col < q.cols; ++col) {
+        const double mean = means.view().row(t)[col];
+        ASSERT_NEAR(found.view().row(t)[col], expected.view().row(t)[col],
+                    std::expm1(2 * e) * mean + others)
+            << "token " << t << ", column " << col;
+      }
+    }
+  }
+};
+using AttentionOfCodesOnEveryTarget = AttentionOfCodes;
+VERNIER_ON_EVERY_TARGET(AttentionOfCodesOnEveryTarget);
+
+TEST_P(AttentionOfCodesOnEveryTarget, AgreesWithReference) {
+  if (device() == nullptr) GTEST_SKIP() << "on the host all is FP32";
   const AttentionShape shapes[] = {
       {.n_heads = 8, .n_kv_heads = 2, .head_dim = 128, .k_scale = 0.3f, .v_scale = 1.7f},
       {.n_heads = 3, .n_kv_heads = 3, .head_dim = 20, .k_scale = 2.0f, .v_scale = 0.5f},
       {.n_heads = 16, .n_kv_heads = 1, .head_dim = 64},
       {.n_heads = 2, .n_kv_heads = 1, .head_dim = 256},
-  };
-  const auto coded = [&](ConstMatrixView values) {
-    AnyMatrix codes(values.rows, values.cols, DType::kF8E4M3, nullptr);
-    uint8_t* code = codes.view().as<uint8_t>();
-    for (const float value : flat(values)) *code++ = formats::float_to_e4m3(value);
-    AnyMatrix there(values.rows, values.cols, DType::kF8E4M3, device());
-    copy_matrix(codes, there);
-    return there;
-  };
-  const auto decoded = [](ConstMatrixView values, float scale) {
-    Matrix result(values.rows, values.cols);
-    float* to = result.values().data();
-    for (const float value : flat(values)) {
-      *to++ = formats::e4m3_to_float(formats::float_to_e4m3(value)) * scale;
-    }
-    return result;
+      {.n_heads = 6, .n_kv_heads = 2, .head_dim = 33},  // rows of codes that are not aligned
   };
   for (const AttentionShape& shape : shapes) {
     for (const int64_t first_position : {0, 30, 2000}) {
       const int64_t n_tokens = first_position == 2000 ? 2 : 90;
       const int64_t n_keys = first_position + n_tokens;
-      const Matrix q = random(n_tokens, shape.n_heads * shape.head_dim, 18);
+      const Matrix q = random_matrix(n_tokens, shape.n_heads * shape.head_dim, 18);
       const Matrix k = random_matrix(n_keys, shape.n_kv_heads * shape.head_dim, 19);
       const Matrix v = random_matrix(n_keys, shape.n_kv_heads * shape.head_dim, 20);
-      Matrix expected(n_tokens, q.cols());
-      ref::causal_attention(shape, q, decoded(k, shape.k_scale), decoded(v, shape.v_scale),
-                            first_position, expected);
-      const AnyMatrix keys = coded(k);
-      const AnyMatrix values = coded(v);
-      AnyMatrix y = new_output(n_tokens, q.cols());
-      const AttentionSequence sequence{0, n_tokens, first_position, keys, values};
-      causal_attention(shape, activation(q), {&sequence, 1}, y);
-      // Scores grow with k_scale to 20 at most, values with v_scale.
-      expect_near(to_host(y), expected, 2 * std::max(1.0f, shape.v_scale) * tolerance());
+      expect_attention(shape, first_position, q, k, v);
     }
   }
+}
+
+// Rows enough for the device's tall tiles.
+TEST_P(AttentionOfCodesOnEveryTarget, AgreesWithReferenceForManyTokens) {
+  if (device() == nullptr) GTEST_SKIP() << "on the host all is FP32";
+  for (const int64_t head_dim : {64, 128}) {
+    const AttentionShape shape{.n_heads = 64, .n_kv_heads = 4, .head_dim = head_dim};
+    const Matrix q = random_matrix(300, shape.n_heads * head_dim, 24);
+    const Matrix k = random_matrix(300, shape.n_kv_heads * head_dim, 25);
+    const Matrix v = random_matrix(300, shape.n_kv_heads * head_dim, 26);
+    expect_attention(shape, 0, q, k, v);
+  }
+}
+
+// Scores of codes that FP8 sums hold without loss: small integers, whose products tensor cores must
+// put where they belong. What remains is the error of weights and outputs.
+TEST_P(AttentionOfCodesOnEveryTarget, ScoresOfSmallIntegersAreExact) {
+  if (device() == nullptr) GTEST_SKIP() << "on the host all is FP32";
+  const AttentionShape shape{.n_heads = 4, .n_kv_heads = 2, .head_dim = 128, .k_scale = 0.5f};
+  const auto integers = [](int64_t rows, int64_t cols, uint32_t seed) {
+    Matrix matrix = random_matrix(rows, cols, seed);
+    for (float& value : matrix.values()) value = std::clamp(std::round(value), -3.0f, 3.0f);
+    return matrix;
+  };
+  const Matrix q = integers(100, 512, 27);
+  const Matrix k = integers(140, 256, 28);
+  const Matrix v = random_matrix(140, 256, 29);
+  const AnyMatrix keys = codes(k);
+  const AnyMatrix values = codes(v);
+  Matrix expected(100, 512);
+  ref::causal_attention(shape, q, decoded(k, shape.k_scale), decoded(v), 40, expected);
+  AnyMatrix y = new_output(100, 512);
+  const AttentionSequence sequence{0, 100, 40, keys, values};
+  causal_attention(shape, codes(q), {&sequence, 1}, y);
+  expect_near(to_host(y), expected, 2 * tolerance());
 }
 
 TEST_P(AttentionOnEveryTarget, RepeatsItselfBitForBit) {
@@ -340,6 +427,8 @@ TEST_F(AttentionDeathTest, ChecksShapes) {
   EXPECT_DEATH(causal_attention(shape, q, {&too_long, 1}, q), "n_keys");
   EXPECT_DEATH(causal_attention(shape, q, {&outside, 1}, q), "all_within");
   EXPECT_DEATH(causal_attention({3, 2, 4}, q, {&fitting, 1}, q), "n_kv_heads");
+  const AnyMatrix codes(3, 8, DType::kF8E4M3, nullptr);
+  EXPECT_DEATH(causal_attention(shape, codes, {&fitting, 1}, q), "q.dtype");
 }
 
 }  // namespace

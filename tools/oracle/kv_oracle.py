@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# What a quantized KV cache costs models/tiny, computed without any of our code: Hugging Face's modules in FP32, keys and values
-# rounded by the formulas of docs/formats.md in PyTorch. README.md beside this file says how to build the environment.
+# What a quantized KV cache costs models/tiny, computed without any of our code: Hugging Face's modules in FP32, keys and values,
+# with FP8 queries too, rounded by the formulas of docs/formats.md in PyTorch. README.md beside this file says how to build the
+# environment.
 """Usage: kv_oracle.py OUT.json, from the root of the repository. About a minute on two cores.
 
 Scales come from 16 windows of 512 tokens of calibration.txt, figures from as many of evaluation.txt: perplexity (511 predictions
@@ -102,23 +103,34 @@ def round_nvfp4_as_served(x, amax):
     return round_nvfp4(x, amax, 448)
 
 
-ROUNDINGS = {"fp8": round_fp8, "nvfp4": round_nvfp4, "nvfp4_as_served": round_nvfp4_as_served}
+def round_query_fp8(q):
+    """As servers with an FP8 cache do: with scale 1."""
+    return round_fp8(q, 448)
+
+
+# name: of keys and values, of queries
+ROUNDINGS = {"fp8": (round_fp8, round_query_fp8), "fp8_unrounded_queries": (round_fp8, None), "nvfp4": (round_nvfp4, None),
+             "nvfp4_as_served": (round_nvfp4_as_served, None)}
 
 
 # ---- runs
 
-def cached_projections(model):
-    """The linears whose outputs a KV cache holds, by their names in the checkpoint."""
+CACHED = ("k_proj", "v_proj")  # the linears whose outputs a KV cache holds
+QUERY = "q_proj"
+
+
+def projections(model):
+    """The linears whose outputs attention takes, by their names in the checkpoint."""
     return {name.replace("model.", "backbone.", 1): module for name, module in model.named_modules()
-            if name.endswith(("k_proj", "v_proj"))}
+            if name.endswith((*CACHED, QUERY))}
 
 
 @torch.no_grad()
 def run(model, windows, on_output=None):
-    """Logits [windows, tokens, vocabulary]; on_output(name, output) may replace what enters the cache."""
+    """Logits [windows, tokens, vocabulary]; on_output(name, output) may replace what attention takes."""
     hooks = [] if on_output is None else [
         module.register_forward_hook(lambda _, __, output, name=name: on_output(name, output))
-        for name, module in cached_projections(model).items()]
+        for name, module in projections(model).items()]
     logits = model(windows, use_cache=False).logits
     for hook in hooks:
         hook.remove()
@@ -129,7 +141,8 @@ def calibrate(model):
     amax = {}
 
     def observe(name, output):
-        amax[name] = output.abs().max()
+        if name.endswith(CACHED):
+            amax[name] = output.abs().max()
 
     run(model, windows_of(CALIBRATION), observe)
     return amax
@@ -155,9 +168,13 @@ def main(out):
     windows = windows_of(EVALUATION)
     base = run(model, windows)
     results = {"none": score(base, base, windows)}
-    for name, rounding in ROUNDINGS.items():
-        logits = run(model, windows, lambda module, output: rounding(output, amax[module]))
-        results[name] = score(base, logits, windows)
+    for name, (round_cached, round_query) in ROUNDINGS.items():
+        def rounded(module, output):
+            if module.endswith(CACHED):
+                return round_cached(output, amax[module])
+            return round_query(output) if round_query else None
+
+        results[name] = score(base, run(model, windows, rounded), windows)
     scales = {name + (".k_scale" if name.endswith("k_proj") else ".v_scale"): float(value / 448) for name, value in amax.items()}
     golden = {
         "oracle": "tools/oracle/kv_oracle.py",
@@ -168,7 +185,7 @@ def main(out):
         "scales": scales, "results": results}
     pathlib.Path(out).write_text(json.dumps(golden, indent=2) + "\n")
     for name, result in results.items():
-        print(f"{name:15} perplexity {result['perplexity']:.4f}  KL {result['kl']:.6f}  top-1 {result['top1_agreement']:.4f}")
+        print(f"{name:22} perplexity {result['perplexity']:.4f}  KL {result['kl']:.6f}  top-1 {result['top1_agreement']:.4f}")
 
 
 if __name__ == "__main__":

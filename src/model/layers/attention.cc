@@ -68,6 +68,28 @@ DType cache_dtype(const formats::Format* format, Device* device) {
   return format->device_codec->input_dtype.value_or(plain);
 }
 
+// Whether queries are multiplied as codes of the cache's format.
+bool rounds_queries(const formats::Format* format) {
+  if (format == nullptr) return false;
+  return std::ranges::any_of(format->planes, [](const formats::PlaneSpec& plane) {
+    return plane.role == formats::PlaneRole::kCodes && plane.dtype == DType::kF8E4M3;
+  });
+}
+
+// Overwrites q with attention's output.
+void attend(const kernels::AttentionShape& shape, const formats::Format* format,
+            std::span<const kernels::AttentionSequence> sequences, AnyMatrixView q) {
+  if (!rounds_queries(format)) return kernels::causal_attention(shape, q, sequences, q);
+  constexpr float kScale = 1;
+  if (q.device == nullptr) {
+    kernels::round_input(*format, kScale, q.host());
+    return kernels::causal_attention(shape, q, sequences, q);
+  }
+  AnyMatrix codes(q.rows, q.cols, DType::kF8E4M3, q.device);
+  format->device_codec->encode_input(q, kScale, codes);
+  kernels::causal_attention(shape, codes, sequences, q);
+}
+
 }  // namespace
 
 Attention::Attention(const kernels::AttentionShape& shape, const AttentionSite& site,
@@ -110,7 +132,7 @@ void Attention::forward(const LinearInput& u, std::span<const SequenceRows> sequ
     attended.push_back(
         {rows.first_row, rows.n_tokens, first_position, cache.k.view(), cache.v.view()});
   }
-  kernels::causal_attention(shape_, q, attended, q);
+  attend(shape_, rule.format, attended, q);
   weights_.o_proj.forward(q, hook, y);
 }
 

@@ -12,7 +12,9 @@ class Attention : public Mixer {
  public:
   struct Weights {
     LinearSite q_proj, k_proj, v_proj, o_proj;
-    KvRule kv_rule;  // new keys and values are rounded by it before they enter the cache
+    // New keys and values are rounded by it before they enter the cache. With FP8 queries are too,
+    // with scale 1, as servers with such a cache do by default, so that both meet as codes.
+    KvRule kv_rule;
   };
 
   // Runs on `device`. `site` must outlive the mixer.

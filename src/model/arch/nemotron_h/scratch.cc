@@ -15,9 +15,10 @@ constexpr int64_t kFloatBytes = 4;
 struct TokenScratch {
   int64_t n_activations = 0;  // of the compute type
   int64_t n_floats = 0;       // FP32 or int32, whatever the compute type
+  int64_t n_codes = 0;        // of 8 bits
 
   int64_t bytes(int64_t activation_bytes) const {
-    return n_activations * activation_bytes + n_floats * kFloatBytes;
+    return n_activations * activation_bytes + n_floats * kFloatBytes + n_codes;
   }
 };
 
@@ -26,8 +27,11 @@ TokenScratch mamba_scratch(const MambaConfig& mamba) {
   return {projected + mamba.conv_channels() + mamba.inner(), mamba.n_heads};
 }
 
-TokenScratch attention_scratch(const AttentionConfig& attention) {
-  return {attention.n_heads * attention.head_dim + 2 * attention.kv_width(), 0};
+// Codes of queries, which an FP8 cache on a device asks for, are counted with any cache.
+TokenScratch attention_scratch(const AttentionConfig& attention, const Device* device) {
+  const int64_t q_width = attention.n_heads * attention.head_dim;
+  return {.n_activations = q_width + 2 * attention.kv_width(),
+          .n_codes = device == nullptr ? 0 : q_width};
 }
 
 // Without the experts' batch: router, routing and its order, the routed sum, the latent space.
@@ -55,7 +59,7 @@ int64_t mixer_bytes(const Config& config, int layer, int64_t n_tokens, int64_t a
     case LayerKind::kMamba:
       return n_tokens * mamba_scratch(config.mamba).bytes(activation_bytes);
     case LayerKind::kAttention:
-      return n_tokens * attention_scratch(config.attention).bytes(activation_bytes);
+      return n_tokens * attention_scratch(config.attention, device).bytes(activation_bytes);
     case LayerKind::kMlp:
       return n_tokens * config.mlp_widths[index] * activation_bytes;
     case LayerKind::kMoe:
