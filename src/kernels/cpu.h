@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/attention.h"
+#include "kernels/attention_backward.h"
 #include "kernels/host_scan.h"
 #include "kernels/host_scan_backward.h"
 #include "kernels/linear.h"
@@ -53,6 +54,8 @@ void ssm_scan_backward(const SsmShape& shape, const HostScanInputs& inputs, Cons
 
 void causal_attention(const AttentionShape& shape, ConstMatrixView q, ConstMatrixView k,
                       ConstMatrixView v, int64_t first_position, MatrixView y);
+void causal_attention_backward(const AttentionBackward& op,
+                               std::span<const SequenceSpan> sequences);
 
 Routing route(const RouterShape& shape, ConstMatrixView logits,
               std::span<const float> correction_bias);

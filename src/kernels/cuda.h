@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/attention.h"
+#include "kernels/attention_backward.h"
 #include "kernels/causal_conv.h"
 #include "kernels/elementwise.h"
 #include "kernels/grouped_linear.h"
@@ -57,6 +58,8 @@ void ssm_scan_backward(const SsmShape& shape, const SsmInputs& inputs,
 
 void causal_attention(const AttentionShape& shape, ConstAnyMatrixView q,
                       std::span<const AttentionSequence> sequences, AnyMatrixView y);
+void causal_attention_backward(const AttentionBackward& op,
+                               std::span<const SequenceSpan> sequences);
 
 Routing route(const RouterShape& shape, ConstAnyMatrixView logits,
               VectorView<const float> correction_bias);

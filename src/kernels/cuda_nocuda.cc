@@ -65,6 +65,9 @@ void causal_attention(const AttentionShape&, ConstAnyMatrixView, std::span<const
                       AnyMatrixView) {
   VERNIER_CHECK(false);
 }
+void causal_attention_backward(const AttentionBackward&, std::span<const SequenceSpan>) {
+  VERNIER_CHECK(false);
+}
 Routing route(const RouterShape&, ConstAnyMatrixView, VectorView<const float>) {
   VERNIER_CHECK(false);
 }

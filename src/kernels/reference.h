@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/attention.h"
+#include "kernels/attention_backward.h"
 #include "kernels/host_scan.h"
 #include "kernels/host_scan_backward.h"
 #include "kernels/linear.h"
@@ -46,6 +47,9 @@ void ssm_scan_backward(const SsmShape& shape, const HostScanInputs& inputs, Cons
 
 void causal_attention(const AttentionShape& shape, ConstMatrixView q, ConstMatrixView k,
                       ConstMatrixView v, int64_t first_position, MatrixView y);
+// On host matrices.
+void causal_attention_backward(const AttentionBackward& op,
+                               std::span<const SequenceSpan> sequences);
 
 struct Choice {
   std::vector<int32_t> experts;  // as Routing's
