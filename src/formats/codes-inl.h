@@ -75,15 +75,37 @@ HWY_INLINE hn::Vec<D> LoadBf16(D d, const uint16_t* HWY_RESTRICT p) {
   return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(du, hn::LoadU(d16, p))));
 }
 
-// round_to_bf16 of finite values.
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE V RoundToBf16(D d, V x) {
-  const hn::RebindToUnsigned<D> du;
-  const auto bits = hn::BitCast(du, x);
-  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
-  const auto rounded = hn::Add(hn::Add(bits, hn::Set(du, 0x7FFFu)), odd);
-  return hn::BitCast(d, hn::And(rounded, hn::Set(du, 0xFFFF0000u)));
+#if HWY_TARGET != HWY_SCALAR
+// BF16 codes widened without a shuffle: 2n codes become two vectors of n FP32 lanes, those at even
+// places and those at odd ones. Halves of FP32 lanes come back in the same order.
+template <class D>
+using HalfLanes = hn::Repartition<uint16_t, D>;
+
+template <class D>
+HWY_INLINE hn::Vec<D> EvenBf16(D d, hn::Vec<HalfLanes<D>> codes) {
+  return hn::BitCast(d, hn::ShiftLeft<16>(hn::BitCast(hn::RebindToUnsigned<D>(), codes)));
 }
+template <class D>
+HWY_INLINE hn::Vec<D> OddBf16(D d, hn::Vec<HalfLanes<D>> codes) {
+  const hn::RebindToUnsigned<D> du;
+  return hn::BitCast(d, hn::And(hn::BitCast(du, codes), hn::Set(du, 0xFFFF0000u)));
+}
+
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE hn::Vec<HalfLanes<D>> UpperHalves(D /*d*/, V even, V odd) {
+  const hn::RebindToUnsigned<D> du;
+  const HalfLanes<D> d16;
+  const auto moved = hn::ShiftRight<16>(hn::BitCast(du, even));
+  return hn::OddEven(hn::BitCast(d16, odd), hn::BitCast(d16, moved));
+}
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE hn::Vec<HalfLanes<D>> LowerHalves(D /*d*/, V even, V odd) {
+  const hn::RebindToUnsigned<D> du;
+  const HalfLanes<D> d16;
+  const auto moved = hn::ShiftLeft<16>(hn::BitCast(du, odd));
+  return hn::OddEven(hn::BitCast(d16, moved), hn::BitCast(d16, even));
+}
+#endif
 
 // e4m3_to_float of Lanes(d) codes at `p`.
 template <class D>

@@ -2,6 +2,8 @@
 // rest.
 #include "formats/fp8_cpu.h"
 
+#include <algorithm>
+
 #include "formats/fp8.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -18,19 +20,73 @@ namespace {
 using D = hn::CappedTag<float, 16>;
 using V = hn::Vec<D>;
 
+#if HWY_TARGET != HWY_SCALAR
+// FP32 numbers rounded to BF16, in 16-bit lanes. The average of the lower half and of 0x7FFE, or
+// 0x7FFF where the upper half is odd, has the carry on top.
+HWY_INLINE hn::Vec<HalfLanes<D>> RoundToBf16Codes(D d, V even, V odd) {
+  const HalfLanes<D> d16;
+  const auto upper = UpperHalves(d, even, odd);
+  const auto is_odd = hn::And(upper, hn::Set(d16, uint16_t{1}));
+  const auto carry =
+      hn::AverageRound(LowerHalves(d, even, odd), hn::Add(is_odd, hn::Set(d16, uint16_t{0x7FFE})));
+  return hn::Add(upper, hn::ShiftRight<15>(carry));
+}
+
+// E4M3 codes of BF16 magnitudes. From 2^-6 on, the number's own bits rounded to 3 mantissa bits,
+// the exponent off by 120. Below, the number of steps of 2^-9: a sum near 2^14 has this last place.
+// That is rare, so vectors without such a number skip it.
+HWY_INLINE hn::Vec<HalfLanes<D>> EncodeE4m3(D d, hn::Vec<HalfLanes<D>> bf16) {
+  const HalfLanes<D> du16;
+  const hn::RebindToSigned<HalfLanes<D>> d16;
+  const auto zero = hn::Zero(d16);
+  const auto magnitude = hn::Min(hn::BitCast(d16, bf16), hn::Set(d16, int16_t{0x43E0}));  // 448
+  const auto odd = hn::And(hn::ShiftRight<4>(magnitude), hn::Set(d16, int16_t{1}));
+  const auto rounded =
+      hn::ShiftRight<4>(hn::Add(hn::Add(magnitude, hn::Set(d16, int16_t{7})), odd));
+  const auto normal = hn::Max(hn::Sub(rounded, hn::Set(d16, int16_t{120 << 3})), zero);
+  const auto is_subnormal =
+      hn::And(hn::Gt(magnitude, zero), hn::Lt(magnitude, hn::Set(d16, int16_t{0x3C80})));
+  if (HWY_LIKELY(hn::AllFalse(d16, is_subnormal))) return hn::BitCast(du16, normal);
+  const V anchor = hn::Set(d, 0x1p14f);
+  const auto steps =
+      LowerHalves(d, hn::Add(EvenBf16(d, bf16), anchor), hn::Add(OddBf16(d, bf16), anchor));
+  return hn::BitCast(du16, hn::IfThenElse(is_subnormal, hn::BitCast(d16, steps), normal));
+}
+
+// Whole vectors of codes, at least one. The division takes as long as ten other steps, so a
+// vector's is started one turn ahead.
+void PackVectors(const uint16_t* HWY_RESTRICT w, int64_t count, float divisor,
+                 uint8_t* HWY_RESTRICT codes) {
+  const D d;
+  const HalfLanes<D> d16;
+  const hn::Rebind<uint8_t, HalfLanes<D>> d8;
+  const auto n = static_cast<int64_t>(hn::Lanes(d16));
+  const V by = hn::Set(d, divisor);
+  const auto sign_bit = hn::Set(d16, uint16_t{0x8000});
+  auto weights = hn::LoadU(d16, w);
+  V next_even = hn::Div(EvenBf16(d, weights), by);
+  V next_odd = hn::Div(OddBf16(d, weights), by);
+  for (int64_t i = 0; i < count; i += n) {
+    const V even = next_even;
+    const V odd = next_odd;
+    weights = hn::LoadU(d16, w + std::min(i + n, count - n));
+    next_even = hn::Div(EvenBf16(d, weights), by);
+    next_odd = hn::Div(OddBf16(d, weights), by);
+    const auto bf16 = RoundToBf16Codes(d, even, odd);
+    const auto signs = hn::ShiftRight<8>(hn::And(bf16, sign_bit));
+    const auto signed_codes = hn::Or(EncodeE4m3(d, hn::AndNot(sign_bit, bf16)), signs);
+    hn::StoreU(hn::TruncateTo(d8, signed_codes), d8, codes + i);
+  }
+}
+#endif
+
 void Pack(const uint16_t* HWY_RESTRICT w, int64_t count, float divisor,
           uint8_t* HWY_RESTRICT codes) {
-  const D d;
-  const hn::RebindToSigned<D> di;
-  const auto n = static_cast<int64_t>(hn::Lanes(d));
-  const V by = hn::Set(d, divisor);
   int64_t i = 0;
-  for (; i + n <= count; i += n) {
-    const V quotient = RoundToBf16(d, hn::Div(LoadBf16(d, w + i), by));
-    const auto magnitude = hn::Min(hn::Abs(quotient), hn::Set(d, kE4m3Max));
-    const auto sign = hn::And(hn::ShiftRight<24>(hn::BitCast(di, quotient)), hn::Set(di, 0x80));
-    StoreBytes(d, hn::Or(EncodeMagnitude<E4m3Grid>(d, magnitude), sign), codes + i);
-  }
+#if HWY_TARGET != HWY_SCALAR
+  i = count - count % static_cast<int64_t>(hn::Lanes(HalfLanes<D>()));
+  if (i > 0) PackVectors(w, i, divisor, codes);
+#endif
   for (; i < count; ++i) codes[i] = fp8_weight_code(bf16_to_float(w[i]), divisor);
 }
 

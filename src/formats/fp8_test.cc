@@ -57,6 +57,8 @@ TEST(Fp8, TinyWeightsKeepANormalScale) {
 TEST(Fp8, BulkPackingIsTheDefinitionForEveryBf16) {
   const std::vector<uint16_t> w = all_finite_bf16();
   std::vector<float> divisors = {1.0f, 0x1p-126f, 3.0e38f / 448, 0.75f, 0.00069754466f};
+  // Quotients a place above and below every BF16 number.
+  for (const float toward : {0.0f, 2.0f}) divisors.push_back(std::nextafter(1.0f, toward));
   for (uint64_t i = 0; i < 12; ++i) {
     divisors.push_back(static_cast<float>(std::exp2(-20 * random_uniform(7, 0, i))));
     divisors.push_back(round_to_bf16(divisors.back()));

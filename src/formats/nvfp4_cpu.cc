@@ -24,33 +24,55 @@ using D = hn::CappedTag<float, kNvfp4Block>;
 using V = hn::Vec<D>;
 constexpr int64_t kChunk = 128;  // blocks
 
-// Halves an array: out[i] = the larger magnitude of neighbours 2i and 2i + 1. May read and write on
-// to the next multiple of 8 results.
-void HalveMax(const uint16_t* HWY_RESTRICT in, int64_t count, uint16_t* HWY_RESTRICT out) {
-#if HWY_TARGET == HWY_SCALAR
-  for (int64_t i = 0; i < count; ++i) {
-    out[i] = static_cast<uint16_t>(std::max(in[2 * i] & 0x7FFF, in[2 * i + 1] & 0x7FFF));
-  }
-#else
-  const hn::CappedTag<uint32_t, 8> d32;
-  const hn::Repartition<uint16_t, decltype(d32)> d_pairs;
-  const hn::Rebind<uint16_t, decltype(d32)> d_out;
-  for (int64_t i = 0; i < count; i += static_cast<int64_t>(hn::Lanes(d32))) {
-    const auto pairs = hn::BitCast(d32, hn::LoadU(d_pairs, in + 2 * i));
-    const auto even = hn::And(pairs, hn::Set(d32, 0x7FFFu));
-    const auto odd = hn::And(hn::ShiftRight<16>(pairs), hn::Set(d32, 0x7FFFu));
-    hn::StoreU(hn::TruncateTo(d_out, hn::Max(even, odd)), d_out, out + i);
-  }
-#endif
+uint16_t BlockAmax(const uint16_t* HWY_RESTRICT w) {
+  int largest = 0;
+  for (int64_t i = 0; i < kNvfp4Block; ++i) largest = std::max(largest, w[i] & 0x7FFF);
+  return static_cast<uint16_t>(largest);
 }
 
-// amaxes[b] = amax of block b as a BF16 code; `n_blocks` <= kChunk.
-void BlockAmaxes(const uint16_t* w, int64_t n_blocks, uint16_t* amaxes) {
-  uint16_t buffer[2][kChunk * kNvfp4Block / 2];
-  HalveMax(w, n_blocks * 8, buffer[0]);
-  HalveMax(buffer[0], n_blocks * 4, buffer[1]);
-  HalveMax(buffer[1], n_blocks * 2, buffer[0]);
-  HalveMax(buffer[0], n_blocks, amaxes);
+#if HWY_TARGET != HWY_SCALAR
+// Amaxes of 8 blocks by a tree: each block is a vector of 8 partial maxima to start with, and every
+// level folds two vectors into one, until every lane stands for a block. Lanes are magnitudes of
+// BF16 as integers.
+using Eight = hn::Full128<int16_t>;
+
+// Halves the partial maxima of every block in a and b: the results, parts of T, alternate.
+template <class T>
+HWY_INLINE hn::Vec<Eight> Fold(hn::Vec<Eight> a, hn::Vec<Eight> b) {
+  const hn::Full128<T> parts;
+  const auto lower = hn::InterleaveLower(parts, hn::BitCast(parts, a), hn::BitCast(parts, b));
+  const auto upper = hn::InterleaveUpper(parts, hn::BitCast(parts, a), hn::BitCast(parts, b));
+  return hn::Max(hn::BitCast(Eight(), lower), hn::BitCast(Eight(), upper));
+}
+
+HWY_INLINE hn::Vec<Eight> AmaxOf1(const uint16_t* HWY_RESTRICT w) {
+  const hn::Full128<uint16_t> d;
+  const auto mask = hn::Set(d, uint16_t{0x7FFF});
+  const auto first = hn::And(hn::LoadU(d, w), mask);
+  const auto second = hn::And(hn::LoadU(d, w + 8), mask);
+  return hn::Max(hn::BitCast(Eight(), first), hn::BitCast(Eight(), second));
+}
+HWY_INLINE hn::Vec<Eight> AmaxOf2(const uint16_t* HWY_RESTRICT w) {
+  return Fold<int16_t>(AmaxOf1(w), AmaxOf1(w + kNvfp4Block));
+}
+HWY_INLINE hn::Vec<Eight> AmaxOf4(const uint16_t* HWY_RESTRICT w) {
+  return Fold<int32_t>(AmaxOf2(w), AmaxOf2(w + 2 * kNvfp4Block));
+}
+HWY_INLINE hn::Vec<Eight> AmaxOf8(const uint16_t* HWY_RESTRICT w) {
+  return Fold<int64_t>(AmaxOf4(w), AmaxOf4(w + 4 * kNvfp4Block));
+}
+#endif
+
+// amaxes[b] = amax of block b as a BF16 code.
+void BlockAmaxes(const uint16_t* HWY_RESTRICT w, int64_t n_blocks, uint16_t* HWY_RESTRICT amaxes) {
+  int64_t block = 0;
+#if HWY_TARGET != HWY_SCALAR
+  const hn::Full128<uint16_t> d;
+  for (; block + 8 <= n_blocks; block += 8) {
+    hn::StoreU(hn::BitCast(d, AmaxOf8(w + block * kNvfp4Block)), d, amaxes + block);
+  }
+#endif
+  for (; block < n_blocks; ++block) amaxes[block] = BlockAmax(w + block * kNvfp4Block);
 }
 
 // nvfp4_block_scale before its rounding, for vectors of amaxes.
@@ -115,44 +137,90 @@ void MaxBlockScales(const uint16_t* w, int64_t n_blocks, const Nvfp4Scaling& sca
   }
 }
 
-// The codes of one block, a byte each: the sign bit wherever the quotient is below zero.
-HWY_INLINE void EncodeBlock(const uint16_t* HWY_RESTRICT w, float unit,
-                            uint8_t* HWY_RESTRICT codes) {
-  const D d;
-  const hn::RebindToSigned<D> di;
-  const V by = hn::Set(d, unit);
-  for (int64_t i = 0; i < kNvfp4Block; i += static_cast<int64_t>(hn::Lanes(d))) {
-    const V quotient = hn::Div(LoadBf16(d, w + i), by);
-    const V magnitude = hn::Min(hn::Abs(quotient), hn::Set(d, kE2m1Max));
-    const auto is_negative = hn::RebindMask(di, hn::Lt(quotient, hn::Zero(d)));
-    const auto sign = hn::IfThenElseZero(is_negative, hn::Set(di, 8));
-    StoreBytes(d, hn::Or(EncodeMagnitude<E2m1Grid>(d, magnitude), sign), codes + i);
+#if HWY_TARGET == HWY_SCALAR
+void PackBlocks(const uint16_t* HWY_RESTRICT w, int64_t n_blocks, const float* HWY_RESTRICT units,
+                uint8_t* HWY_RESTRICT packed) {
+  for (int64_t i = 0; i < n_blocks * kNvfp4Block; i += 2) {
+    const float unit = units[i / kNvfp4Block];
+    const uint8_t low = float_to_e2m1(bf16_to_float(w[i]) / unit);
+    const uint8_t high = float_to_e2m1(bf16_to_float(w[i + 1]) / unit);
+    packed[i / 2] = static_cast<uint8_t>(high << 4 | low);
   }
+}
+#else
+// Quotients are in two vectors, those of even and of odd places; their codes in one of 16-bit
+// lanes, at most a block.
+using Half = hn::CappedTag<float, kNvfp4Block / 2>;
+using Codes = HalfLanes<Half>;
+
+// -1 in the lanes of numbers below zero: neither -0 nor NaN.
+HWY_INLINE hn::Vec<Codes> BelowZero(hn::Vec<Half> even, hn::Vec<Half> odd) {
+  const Half d;
+  const Codes d16;
+  const auto zero = hn::Zero(d);
+  return hn::OddEven(hn::BitCast(d16, hn::VecFromMask(d, hn::Lt(odd, zero))),
+                     hn::BitCast(d16, hn::VecFromMask(d, hn::Lt(even, zero))));
 }
 
-// Packs neighbouring codes, a byte each, into one byte, the first in the low nibble.
-HWY_INLINE void PackNibbles(const uint8_t* HWY_RESTRICT codes, int64_t n_bytes,
-                            uint8_t* HWY_RESTRICT packed) {
-  const hn::CappedTag<uint16_t, 8> d16;
-  const hn::Rebind<uint8_t, decltype(d16)> d8;
-  for (int64_t i = 0; i < n_bytes; i += static_cast<int64_t>(hn::Lanes(d16))) {
-    const auto pairs = hn::LoadU(d16, reinterpret_cast<const uint16_t*>(codes + 2 * i));
-    const auto bytes = hn::Or(pairs, hn::ShiftRight<4>(pairs));
-    hn::StoreU(hn::TruncateTo(d8, bytes), d8, packed + i);
+// A magnitude is rounded to one mantissa bit, ties to even, in its upper half: `sum` adds just less
+// than half of the last place, and a carry if the lower half is not zero or the last place is odd.
+// From 1.0 on, the sum without the bits below that place is the code, the exponent off by 126.
+// Below, where that is less, the code is the number of midpoints that the sum is past: 0.25 itself
+// gives 0x3E9F and is not, 0.75 gives 0x3F60 and is.
+HWY_INLINE hn::Vec<Codes> EncodeE2m1(hn::Vec<Half> even, hn::Vec<Half> odd) {
+  const Half d;
+  const Codes du;
+  const hn::RebindToSigned<Codes> di;
+  const auto upper = UpperHalves(d, even, odd);
+  const auto last_place = hn::And(upper, hn::Set(du, uint16_t{0x40}));
+  const auto carry =
+      hn::Min(hn::Or(LowerHalves(d, even, odd), last_place), hn::Set(du, uint16_t{1}));
+  const auto magnitude = hn::And(upper, hn::Set(du, uint16_t{0x7FFF}));
+  const auto unbounded = hn::Add(hn::Add(magnitude, hn::Set(du, uint16_t{0x1F})), carry);
+  const auto sum = hn::Min(hn::BitCast(di, unbounded), hn::Set(di, int16_t{0x40C0 + 0x1F}));  // 6
+  const auto minus_normal = hn::Sub(hn::Set(di, int16_t{126 << 1}), hn::ShiftRight<6>(sum));
+  const auto minus_passed = hn::Add(hn::VecFromMask(di, hn::Gt(sum, hn::Set(di, int16_t{0x3E9F}))),
+                                    hn::VecFromMask(di, hn::Gt(sum, hn::Set(di, int16_t{0x3F5F}))));
+  const auto minus_code = hn::BitCast(du, hn::Min(minus_normal, minus_passed));
+  return hn::Sub(hn::And(BelowZero(even, odd), hn::Set(du, uint16_t{8})), minus_code);
+}
+
+// The division takes as long as ten other steps, so a vector's is started one turn ahead. Two
+// neighbouring codes make a byte, the first in the low nibble: they share a 32-bit lane.
+// REQUIRES: n_blocks > 0.
+void PackBlocks(const uint16_t* HWY_RESTRICT w, int64_t n_blocks, const float* HWY_RESTRICT units,
+                uint8_t* HWY_RESTRICT packed) {
+  const Half d;
+  const hn::RebindToUnsigned<Half> du;
+  const hn::Rebind<uint8_t, Half> d8;
+  const auto n = static_cast<int64_t>(hn::Lanes(Codes()));
+  const int64_t last = n_blocks * kNvfp4Block - n;
+  auto weights = hn::LoadU(Codes(), w);
+  auto unit = hn::Set(d, units[0]);
+  auto next_even = hn::Div(EvenBf16(d, weights), unit);
+  auto next_odd = hn::Div(OddBf16(d, weights), unit);
+  for (int64_t i = 0; i <= last; i += n) {
+    const auto even = next_even;
+    const auto odd = next_odd;
+    const int64_t next = std::min(i + n, last);
+    weights = hn::LoadU(Codes(), w + next);
+    unit = hn::Set(d, units[next / kNvfp4Block]);
+    next_even = hn::Div(EvenBf16(d, weights), unit);
+    next_odd = hn::Div(OddBf16(d, weights), unit);
+    const auto codes = hn::BitCast(du, EncodeE2m1(even, odd));
+    const auto bytes = hn::Or(codes, hn::ShiftRight<12>(codes));
+    hn::StoreU(hn::TruncateTo(d8, bytes), d8, packed + i / 2);
   }
 }
+#endif
 
 void Pack(const uint16_t* w, int64_t n_blocks, const uint8_t* scales, float global_scale,
           uint8_t* packed) {
   alignas(64) float units[kChunk];
-  alignas(64) uint8_t codes[kChunk * kNvfp4Block];
   for (int64_t first = 0; first < n_blocks; first += kChunk) {
     const int64_t count = std::min(kChunk, n_blocks - first);
     fp8_unpack(scales + first, count, global_scale, units);
-    for (int64_t block = 0; block < count; ++block) {
-      EncodeBlock(w + (first + block) * kNvfp4Block, units[block], codes + block * kNvfp4Block);
-    }
-    PackNibbles(codes, count * kNvfp4Block / 2, packed + first * kNvfp4Block / 2);
+    PackBlocks(w + first * kNvfp4Block, count, units, packed + first * kNvfp4Block / 2);
   }
 }
 
@@ -224,13 +292,37 @@ HWY_INLINE void RoundInputBlock(float* HWY_RESTRICT x, float unit) {
   }
 }
 
+// units[b] = the unit that a block of amax amaxes[b] is rounded with.
+void InputUnits(const float* HWY_RESTRICT amaxes, int64_t n_blocks, float input_scale,
+                float* HWY_RESTRICT units) {
+  const D d;
+  const auto n = static_cast<int64_t>(hn::Lanes(d));
+  const V divisor = hn::Set(d, kE2m1Max * input_scale);
+  int64_t i = 0;
+  for (; i + n <= n_blocks; i += n) {
+    const V ratio = Saturate(d, hn::Div(hn::LoadU(d, amaxes + i), divisor), kE4m3Max);
+    const V scale = RoundMagnitude<E4m3Grid>(d, ratio);
+    hn::StoreU(hn::Mul(scale, hn::Set(d, input_scale)), d, units + i);
+  }
+  for (; i < n_blocks; ++i) {
+    units[i] = nvfp4_unit(nvfp4_input_block_scale(amaxes[i], input_scale), input_scale);
+  }
+}
+
 void RoundInputs(float* HWY_RESTRICT x, int64_t n_blocks, float input_scale) {
-  for (int64_t block = 0; block < n_blocks; ++block, x += kNvfp4Block) {
-    const float unit = nvfp4_unit(nvfp4_input_block_scale(InputAmax(x), input_scale), input_scale);
-    if (unit == 0) {
-      std::fill_n(x, kNvfp4Block, 0.0f);
-    } else {
-      RoundInputBlock(x, unit);
+  float amaxes[kChunk];
+  float units[kChunk];
+  for (int64_t first = 0; first < n_blocks; first += kChunk) {
+    const int64_t count = std::min(kChunk, n_blocks - first);
+    float* chunk = x + first * kNvfp4Block;
+    for (int64_t i = 0; i < count; ++i) amaxes[i] = InputAmax(chunk + i * kNvfp4Block);
+    InputUnits(amaxes, count, input_scale, units);
+    for (int64_t i = 0; i < count; ++i) {
+      if (units[i] == 0) {
+        std::fill_n(chunk + i * kNvfp4Block, kNvfp4Block, 0.0f);
+      } else {
+        RoundInputBlock(chunk + i * kNvfp4Block, units[i]);
+      }
     }
   }
 }

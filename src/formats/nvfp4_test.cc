@@ -174,6 +174,16 @@ TEST(Nvfp4, MinusZeroHasCodeEight) {
   EXPECT_EQ(float_to_e2m1(-0.0f / 0.0625f), 0);
 }
 
+std::vector<uint8_t> packed_by_definition(const std::vector<uint16_t>& w, float unit) {
+  std::vector<uint8_t> packed;
+  for (size_t i = 0; i < w.size(); i += 2) {
+    const uint8_t low = float_to_e2m1(bf16_to_float(w[i]) / unit);
+    const uint8_t high = float_to_e2m1(bf16_to_float(w[i + 1]) / unit);
+    packed.push_back(static_cast<uint8_t>(high << 4 | low));
+  }
+  return packed;
+}
+
 TEST(Nvfp4, BulkPackingIsTheDefinitionForEveryBf16) {
   std::vector<uint16_t> w = all_finite_bf16();
   const auto n_blocks = static_cast<int64_t>(w.size()) / kNvfp4Block;
@@ -182,12 +192,7 @@ TEST(Nvfp4, BulkPackingIsTheDefinitionForEveryBf16) {
   for (const float global_scale : global_scales) {
     for (int scale = 1; scale <= kE4m3MaxCode; scale += 5) {
       const float unit = nvfp4_unit(static_cast<uint8_t>(scale), global_scale);
-      std::vector<uint8_t> expected;
-      for (size_t i = 0; i < w.size(); i += 2) {
-        const uint8_t low = float_to_e2m1(bf16_to_float(w[i]) / unit);
-        const uint8_t high = float_to_e2m1(bf16_to_float(w[i + 1]) / unit);
-        expected.push_back(static_cast<uint8_t>(high << 4 | low));
-      }
+      const std::vector<uint8_t> expected = packed_by_definition(w, unit);
       const std::vector<uint8_t> scales(static_cast<size_t>(n_blocks), static_cast<uint8_t>(scale));
       for_each_instruction_set([&] {
         std::vector<uint8_t> codes(w.size() / 2);
@@ -195,6 +200,22 @@ TEST(Nvfp4, BulkPackingIsTheDefinitionForEveryBf16) {
         ASSERT_EQ(codes, expected) << global_scale << " " << scale;
       });
     }
+  }
+}
+
+// Quotients at every BF16 number and at its two neighbours in FP32, hence on and beside every
+// midpoint: a unit one place below 1 moves each weight up by a place, one above moves it down.
+TEST(Nvfp4, BulkPackingIsTheDefinitionBesideEveryBf16) {
+  const std::vector<uint16_t> w = all_finite_bf16();
+  const auto n_blocks = static_cast<int64_t>(w.size()) / kNvfp4Block;
+  const std::vector<uint8_t> scales(static_cast<size_t>(n_blocks), kE4m3One);
+  for (const float unit : {std::nextafter(1.0f, 0.0f), 1.0f, std::nextafter(1.0f, 2.0f)}) {
+    const std::vector<uint8_t> expected = packed_by_definition(w, unit);
+    for_each_instruction_set([&] {
+      std::vector<uint8_t> codes(w.size() / 2);
+      nvfp4_pack(w.data(), n_blocks, scales.data(), unit, codes.data());
+      ASSERT_EQ(codes, expected) << unit;
+    });
   }
 }
 
