@@ -1,6 +1,6 @@
-// Work goes in chunks of blocks whose intermediate results stay in the first-level cache: amaxes,
-// units and codes a byte each. No table is built, so small tensors cost no more per block than
-// large ones.
+// Work goes in chunks of blocks whose intermediate results, amaxes and units, stay in the
+// first-level cache. No table is built, so small tensors cost no more per block than large ones.
+// After the division everything is done in 16-bit lanes.
 #include "formats/nvfp4_cpu.h"
 
 #include <algorithm>
