@@ -1,5 +1,4 @@
-// Gradients of the root-mean-square norms (rms_norm.h). Source: the norms' derivatives,
-// spec of Nemotron-H, section 4. Arithmetic is FP32.
+// Gradients of the root-mean-square norms (rms_norm.h), in FP32 arithmetic.
 #pragma once
 
 #include "tensor/any_matrix.h"
