@@ -173,8 +173,8 @@ std::optional<std::vector<int>> Search::run(size_t max_states) {
   return chosen;
 }
 
-// A budget above what all groups can spend is no other one.
-Cost on_grid(const std::vector<int64_t>& budgets, const std::vector<ItemGroup>& groups) {
+// A budget above what all groups can spend excludes nothing: it need not be larger.
+Cost clip(const std::vector<int64_t>& budgets, const std::vector<ItemGroup>& groups) {
   Cost largest{};
   for (const ItemGroup& group : groups) {
     for (size_t k = 0; k < budgets.size(); ++k) {
@@ -191,7 +191,7 @@ Cost on_grid(const std::vector<int64_t>& budgets, const std::vector<ItemGroup>& 
 std::optional<Solution> solve(const std::vector<Group>& groups, const std::vector<int64_t>& budgets,
                               size_t max_states) {
   std::vector<ItemGroup> items = on_grid(groups, budgets.size());
-  const Cost clipped = on_grid(budgets, items);
+  const Cost clipped = clip(budgets, items);
   if (!drop_unaffordable(items, clipped)) return std::nullopt;
   std::optional<std::vector<int>> chosen = Search(items, clipped, budgets.size()).run(max_states);
   if (!chosen) return std::nullopt;

@@ -35,7 +35,7 @@ inline constexpr size_t kMaxStates = size_t{1} << 23;
 // The best solution, nullopt where no solution keeps every budget.
 //
 // What exact means: sums of doubles depend on their order, so every loss is first rounded to a
-// multiple of one unit, a power of two, at most 2^-60 of S, the sum over groups of their largest
+// multiple of one unit, a power of two, at most 2^-59 of S, the sum over groups of their largest
 // absolute loss. A sum in doubles is no finer (2^-53 of itself at each addition). Integers are
 // not rounded as long as S is below 2^60. From there on all arithmetic is in integers, and the
 // solution is the least of all that keep the budgets by, in this order: sum of losses, sum of costs
@@ -45,13 +45,13 @@ inline constexpr size_t kMaxStates = size_t{1} << 23;
 // Throws InvalidArgument for a group without choices, a loss that is not finite, a negative cost,
 // largest costs that sum to 2^60 or more.
 //
-// The problem is NP-hard. 500 groups of 8 with one constraint take milliseconds to tenths of a
-// second where losses are measured, random or roughly proportional to costs (search_bench.cc), 60
-// groups of 5 with two constraints up to seconds. Hard are losses that are an exact function of
-// costs, with many different costs: then nearly every sum of costs is a state of its own. After
-// `max_states` it throws Unsupported rather than return less than the best (the default takes at
-// most about a gigabyte of memory). REQUIRES: 1 to kMaxConstraints budgets, as many costs for every
-// choice.
+// The problem is NP-hard. 500 groups of 8 with one constraint take milliseconds where losses are
+// measured or random, tens of milliseconds where they are nearly proportional to costs, up to
+// seconds where they are an exact function of costs (search_bench.cc): then nearly every sum of
+// costs is a state of its own, and it helps to count costs in a large unit. 60 groups of 5 with two
+// constraints take up to seconds. After `max_states` it throws Unsupported rather than return less
+// than the best; the default takes at most about two gigabytes of memory.
+// REQUIRES: 1 to kMaxConstraints budgets, as many costs for every choice.
 std::optional<Solution> solve(const Problem& problem, size_t max_states = kMaxStates);
 
 // The best solution for each of several budgets of one constraint.

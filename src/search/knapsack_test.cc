@@ -54,10 +54,10 @@ void expect_best(const Problem& problem) {
   EXPECT_EQ(found->chosen, expected->chosen);
 }
 
-// Losses fall from the cheapest choice on; 12 bits buy c for a, or b and d:
-//   a: 0 bits loss 9, 12 bits loss 0      saves 9
-//   b: 0 bits loss 5, 6 bits loss 0       saves 5
-//   d: 0 bits loss 6, 6 bits loss 1       saves 5
+// 12 bits buy the high choice of the first group, or those of both others:
+//   first: 0 bits loss 9, 12 bits loss 0      saves 9
+//   second: 0 bits loss 5, 6 bits loss 0      saves 5
+//   third: 0 bits loss 6, 6 bits loss 1       saves 5
 TEST(Knapsack, WorkedByHand) {
   const Problem problem{{{{"low", 9, {0}}, {"high", 0, {12}}},
                          {{"low", 5, {0}}, {"high", 0, {6}}},
