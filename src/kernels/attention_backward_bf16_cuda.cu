@@ -10,8 +10,9 @@
 //
 // Operations for an element of S, 2 head_dim each: 4 in the first kernel (S twice, g_y V^T, S' K)
 // and 4 in the second (S, g_y V^T, P^T g_y, S'^T Q); an element is a (row, key) pair that is seen.
-// Shared memory is read at 3 KiB for each 16 x 64 x 16 of a product, about the tensor cores' own
-// time.
+// A warp reads 2.5 KiB of shared memory for 16 x 64 x 16 of S, 20 cycles of a processor where its
+// tensor cores take 8: at best 2/5 of their rate. 32 rows a warp would read half as much for it,
+// but two gradients of 32 rows do not fit in the registers.
 //
 // Error: P and S' round to BF16, 2^-9 each; the rest is FP32 products of BF16 factors.
 #include "kernels/attention_backward_plan_cuda.h"
@@ -42,7 +43,7 @@ struct RowResults {
 
 // Two own tiles and two buffers of two walked ones.
 template <int kDim>
-constexpr int kSharedBytes = 6 * kTileBytes<kDim> + 2 * int{sizeof(RowResults)};
+constexpr int kSharedBytes = 6 * kTileBytes<kDim> + 2 * static_cast<int>(sizeof(RowResults));
 
 using Products = TileProducts<1>;
 

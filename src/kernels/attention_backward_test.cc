@@ -97,6 +97,9 @@ class AttentionBackwardTest : public OnEveryTarget {
   // roundoffs of the terms' magnitudes in all. With BF16 P and S' round once each.
   double of_magnitudes() const { return 500 * kRoundoff + (is_bf16() ? 2 * roundoff() : 0); }
 
+  // Of a weight where scores lie within 40: P is a power of a difference that has their roundoff.
+  double weight_error() const { return 64 * kRoundoff + (is_bf16() ? 2 * roundoff() : 0); }
+
   Matrix random(int64_t rows, int64_t cols, uint32_t seed, float deviation = 1.0f) const {
     return rounded(random_matrix(rows, cols, seed, deviation));
   }
@@ -214,7 +217,7 @@ TEST_P(AttentionBackwardOnEveryTarget, OneTokenPassesItsGradientToItsValue) {
   const Gradients found = differentiate(shape, {&sequence, 1}, in);
   EXPECT_THAT(flat(found.g_q), testing::Each(0.0f));
   EXPECT_THAT(flat(found.g_k), testing::Each(0.0f));
-  EXPECT_THAT(flat(found.g_v), testing::ElementsAre(3.0f, 11.0f));
+  expect_near(found.g_v, matrix_of(1, 2, {3, 11}), 0, weight_error());
 }
 
 // Two equal keys: P = 1/2, D = g_y (v0 + v1) / 2, S' = +-g_y (v0 - v1) / 4.
@@ -224,7 +227,7 @@ TEST_P(AttentionBackwardOnEveryTarget, TwoTokensWorkedByHand) {
   const Inputs in{matrix_of(2, 1, {1, 2}), matrix_of(2, 1, {3, 3}), matrix_of(2, 1, {8, 4}),
                   matrix_of(2, 1, {8, 6}), matrix_of(2, 1, {0, 1})};
   const Gradients found = differentiate(shape, {&sequence, 1}, in);
-  const double bound = 8 * roundoff();
+  const double bound = 4 * weight_error();
   expect_near(found.g_v, matrix_of(2, 1, {0.5f, 0.5f}), bound);
   expect_near(found.g_k, matrix_of(2, 1, {2, -2}), bound);  // S' q = +-1 * 2
   expect_near(found.g_q, matrix_of(2, 1, {0, 0}), bound);
