@@ -58,12 +58,12 @@ void expect_near_relative(double found, double expected, double bound) {
   EXPECT_NEAR(found, expected, bound * expected);
 }
 
-// Both sides run in FP32 and differ by 1e-6 or so. Where that moves a key or a value across a
-// boundary between two codes, it moves by a whole step; noise of 1e-5 of their root mean square
-// changes the oracle's own KL by up to 0.5 % and its perplexity by up to 8e-5. The bounds are twice
-// that. They are narrow enough to tell: NVFP4 with the stored scale as it stands, not divided by 6,
-// is 5e-4 off in perplexity; blocks of 32 are 19 % off in KL, block scales that are not rounded to
-// E4M3 8 %, FP8 with scale 1 also 8 %.
+// Both sides run in FP32 and differ by 1e-6 or so. Where that moves a query, a key or a value
+// across a boundary between two codes, it moves by a whole step; noise of 1e-5 of their root mean
+// square changes the oracle's own KL by up to 0.5 % and its perplexity by up to 8e-5. The bounds
+// are twice that. They are narrow enough to tell: NVFP4 with the stored scale as it stands, not
+// divided by 6, is 5e-4 off in perplexity; blocks of 32 are 19 % off in KL, block scales that are
+// not rounded to E4M3 8 %, FP8 with queries as they are 16 % (fp8_unrounded_queries).
 constexpr double kKlBound = 0.01;
 constexpr double kPerplexityBound = 2e-4;
 // Without rounding nothing amplifies the difference.
