@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "kernels/cpu.h"
-#include "kernels/sigmoid.h"
+#include "kernels/vec.h"
 
 namespace vernier::kernels::cpu {
 namespace {
@@ -19,10 +19,13 @@ struct ChannelBlock {
   const float* bias;       // or null
   ConstMatrixView g_y;
   MatrixView g_x;
+  std::vector<float> taps;      // the weight transposed: channels side by side
   std::vector<float> g_p;       // [tokens, n]
   std::vector<float> pre_silu;  // of one token
+  std::vector<float> exp_minus;
 
   int64_t n() const { return x.cols; }
+  const float* tap_row(int64_t j) const { return taps.data() + j * n(); }
   float* g_p_row(int64_t t) { return g_p.data() + t * n(); }
 
   // Calls body(tap, token) for the taps of token t that meet an input of the sequence.
@@ -37,14 +40,29 @@ struct ChannelBlock {
   void find_g_p() {
     g_p.resize(static_cast<size_t>(x.rows * n()));
     pre_silu.resize(static_cast<size_t>(n()));
+    exp_minus.resize(static_cast<size_t>(n()));
+    taps.resize(static_cast<size_t>(weight.cols * n()));
+    for (int64_t j = 0; j < weight.cols; ++j) {
+      for (int64_t c = 0; c < n(); ++c) taps[j * n() + c] = weight.row(c)[j];
+    }
     for (int64_t t = 0; t < x.rows; ++t) {
       for (int64_t c = 0; c < n(); ++c) pre_silu[c] = bias == nullptr ? 0.0f : bias[c];
       for_each_input(t, [&](int64_t j, int64_t source) {
         const float* from = x.row(source).data();
-        for (int64_t c = 0; c < n(); ++c) pre_silu[c] += weight.row(c)[j] * from[c];
+        const float* tap = tap_row(j);
+        for (int64_t c = 0; c < n(); ++c) pre_silu[c] += tap[c] * from[c];
       });
-      const float* g = g_y.row(t).data();
-      for (int64_t c = 0; c < n(); ++c) g_p_row(t)[c] = g[c] * silu_of(pre_silu[c]).slope;
+      multiply_slope(g_y.row(t).data(), g_p_row(t));
+    }
+  }
+
+  // to = g times the slope of silu at pre_silu, sig (1 + p (1 - sig)).
+  void multiply_slope(const float* g, float* to) {
+    for (int64_t c = 0; c < n(); ++c) exp_minus[c] = -pre_silu[c];
+    vec::exp_minus(exp_minus.data(), 0, exp_minus.data(), n());
+    for (int64_t c = 0; c < n(); ++c) {
+      const float sigmoid = 1 / (1 + exp_minus[c]);
+      to[c] = g[c] * (sigmoid * (1 + pre_silu[c] * (1 - sigmoid)));
     }
   }
 
@@ -55,7 +73,8 @@ struct ChannelBlock {
       std::fill_n(to, n(), 0.0f);
       for (int64_t j = n_taps - 1; j >= 0 && s + n_taps - 1 - j < x.rows; --j) {
         const float* g = g_p_row(s + n_taps - 1 - j);
-        for (int64_t c = 0; c < n(); ++c) to[c] += weight.row(c)[j] * g[c];
+        const float* tap = tap_row(j);
+        for (int64_t c = 0; c < n(); ++c) to[c] += tap[c] * g[c];
       }
     }
   }

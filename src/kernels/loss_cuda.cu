@@ -226,8 +226,9 @@ __global__ void __launch_bounds__(kThreads)
       Pack<float, N> result;
 #pragma unroll
       for (int i = 0; i < N; ++i) {
-        result.elems[i] =
-            scale * (softmax.p(part.packs[p].elems[i]) - teacher.p(teacher_part.packs[p].elems[i]));
+        // Not contracted with the last product in p: equal rows must cancel.
+        result.elems[i] = scale * __fsub_rn(softmax.p(part.packs[p].elems[i]),
+                                            teacher.p(teacher_part.packs[p].elems[i]));
       }
       result.store(g + part.col(first, p));
     }
