@@ -8,6 +8,7 @@
 #include "kernels/host_scan_backward.h"
 #include "kernels/linear.h"
 #include "kernels/log_softmax.h"
+#include "kernels/output_error.h"
 #include "kernels/router.h"
 #include "kernels/score.h"
 #include "kernels/ssm_scan.h"
@@ -76,6 +77,9 @@ void linear_input_gradient(ConstMatrixView g_y, const formats::PackedView& weigh
 void linear_input_gradient(ConstMatrixView g_y, ConstMatrixView weight, MatrixView g_x);
 void linear_weight_gradient(ConstMatrixView g_y, ConstMatrixView x, MatrixView g_weight);
 void embed(std::span<const int32_t> ids, const formats::PackedView& weight, MatrixView y);
+
+void output_error(ConstMatrixView y, ConstMatrixView moved, ConstMatrixView g_squares,
+                  ConstMatrixView g_dots, std::span<float> squares, std::span<float> dots);
 
 void score_logits(ConstMatrixView base, ConstMatrixView logits, std::span<const int32_t> targets,
                   std::span<TokenScore> scores);

@@ -9,6 +9,7 @@
 #include "kernels/elementwise.h"
 #include "kernels/grouped_linear.h"
 #include "kernels/linear.h"
+#include "kernels/output_error.h"
 #include "kernels/rms_norm.h"
 #include "kernels/router.h"
 #include "kernels/score.h"
@@ -90,6 +91,9 @@ void grouped_input_gradient(ConstAnyMatrixView g_y, std::span<const int64_t> beg
                             std::span<const GroupWeight> groups, AnyMatrixView g_x);
 void linear_weight_gradient(ConstAnyMatrixView g_y, ConstAnyMatrixView x, AnyMatrixView g_weight);
 void embed(std::span<const int32_t> ids, const formats::PackedView& weight, AnyMatrixView y);
+
+void output_error(ConstAnyMatrixView y, ConstAnyMatrixView moved, ConstAnyMatrixView g_squares,
+                  ConstAnyMatrixView g_dots, VectorView<float> squares, VectorView<float> dots);
 
 void score_logits(ConstAnyMatrixView base, ConstAnyMatrixView logits,
                   std::span<const int32_t> targets, std::span<TokenScore> scores);

@@ -120,6 +120,10 @@ void linear_weight_gradient(ConstAnyMatrixView, ConstAnyMatrixView, AnyMatrixVie
 void embed(std::span<const int32_t>, const formats::PackedView&, AnyMatrixView) {
   VERNIER_CHECK(false);
 }
+void output_error(ConstAnyMatrixView, ConstAnyMatrixView, ConstAnyMatrixView, ConstAnyMatrixView,
+                  VectorView<float>, VectorView<float>) {
+  VERNIER_CHECK(false);
+}
 void score_logits(ConstAnyMatrixView, ConstAnyMatrixView, std::span<const int32_t>,
                   std::span<TokenScore>) {
   VERNIER_CHECK(false);

@@ -72,6 +72,9 @@ void linear_input_gradient(ConstMatrixView g_y, ConstMatrixView weight, MatrixVi
 void linear_weight_gradient(ConstMatrixView g_y, ConstMatrixView x, MatrixView g_weight);
 void embed(std::span<const int32_t> ids, const formats::PackedView& weight, MatrixView y);
 
+void output_error(ConstMatrixView y, ConstMatrixView moved, ConstMatrixView g_squares,
+                  ConstMatrixView g_dots, std::span<float> squares, std::span<float> dots);
+
 double log_sum_exp(std::span<const float> logits);
 double kl_divergence(std::span<const float> p_logits, std::span<const float> q_logits);
 int64_t argmax(std::span<const float> values);
