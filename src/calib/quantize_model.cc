@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "runtime/head.h"
 
 namespace vernier::calib {
 namespace {
@@ -93,19 +94,10 @@ class Quantization : public runtime::LayerVisitor {
     options.label = "calibrating";
     const runtime::HiddenStore hidden =
         runtime::stream_layers(job_.model, job_.weights, job_.windows, options);
-    if (head_needs_amax()) observe_head(hidden);
-  }
-
-  void observe_head(const runtime::HiddenStore& hidden) {
-    constexpr int64_t kPieceTokens = 4096;
-    for (int64_t first = 0; first < hidden.view().rows; first += kPieceTokens) {
-      const int64_t n_rows = std::min(kPieceTokens, hidden.view().rows - first);
-      hidden.read(first, n_rows, [&](ConstAnyMatrixView rows) {
-        AnyMatrix normed = new_activation(rows.rows, rows.cols, rows.device);
-        job_.model.final_norm(rows, job_.weights, {}, normed);
-        observer_.on_input(job_.model.head(), normed);
-      });
-    }
+    if (!head_needs_amax()) return;
+    runtime::visit_head_inputs(job_.model, job_.weights, hidden, [&](ConstAnyMatrixView normed) {
+      observer_.on_input(job_.model.head(), normed);
+    });
   }
 
   // Quantizes and writes one layer's modules and makes them durable; a layer that an earlier run

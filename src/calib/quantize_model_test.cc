@@ -85,6 +85,11 @@ class CountingModel : public model::Model {
                   const kernels::InputRule& rule, AnyMatrixView normed) const override {
     inner_.final_norm(hidden, weights, rule, normed);
   }
+  void final_norm_backward(ConstAnyMatrixView hidden, const model::WeightSource& weights,
+                           ConstAnyMatrixView g_normed, AnyMatrixView g_hidden,
+                           model::GradientHook* hook) const override {
+    inner_.final_norm_backward(hidden, weights, g_normed, g_hidden, hook);
+  }
 
   mutable int n_loaded = 0;
 

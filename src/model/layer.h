@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 
+#include "model/gradient_hook.h"
 #include "model/site_hook.h"
 #include "tensor/any_matrix.h"
 
@@ -31,6 +32,14 @@ class Layer {
   virtual void forward(AnyMatrixView hidden, std::span<const int64_t> n_tokens,
                        std::span<const std::unique_ptr<LayerState>> states,
                        SiteHook* hook) const = 0;
+
+  // Backward through whole sequences, which start from empty states: sequence i has n_tokens[i]
+  // rows of `hidden`, the layer's input as forward() was given it. `g_hidden`, FP32, holds for each
+  // loss the gradient of the layer's output and then that of its input. What the gradients need of
+  // the forward pass is computed again. All rows run at once, so that the caller's batches bound
+  // the temporaries. `hook` may be null. REQUIRES: an unquantized cache.
+  virtual void backward(ConstAnyMatrixView hidden, std::span<const int64_t> n_tokens,
+                        Gradients g_hidden, GradientHook* hook) const = 0;
 };
 
 }  // namespace vernier::model

@@ -18,6 +18,7 @@ class LayerLoader {
   // parts.
   LayerLoader(const ModuleTree& tree, const WeightSource& weights, std::string prefix);
 
+  const std::string& prefix() const { return prefix_; }
   bool has_tensor(std::string_view name) const;
   // REQUIRES: a linear of the tree.
   LinearSite linear(std::string_view module) const;

@@ -42,6 +42,11 @@ class Model {
   // has a format (kernels::rms_norm_encode); on the weights' device.
   virtual void final_norm(ConstAnyMatrixView hidden, const WeightSource& weights,
                           const kernels::InputRule& rule, AnyMatrixView normed) const = 0;
+  // g_hidden, FP32, += the gradient of hidden, from that of normed. `hook`, which may be null, says
+  // where the norm's own gradient goes.
+  virtual void final_norm_backward(ConstAnyMatrixView hidden, const WeightSource& weights,
+                                   ConstAnyMatrixView g_normed, AnyMatrixView g_hidden,
+                                   GradientHook* hook) const = 0;
 };
 
 // The architecture that config["model_type"] names. `origin` names the file in errors. Throws

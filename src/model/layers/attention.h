@@ -25,6 +25,8 @@ class Attention : public Mixer {
   std::optional<kernels::InputCodes> input_codes(int64_t n_tokens) const override;
   void forward(const LinearInput& u, std::span<const SequenceRows> sequences, SiteHook* hook,
                AnyMatrixView y) const override;
+  void backward(ConstAnyMatrixView u, std::span<const kernels::SequenceSpan> sequences,
+                Gradients g_y, GradientHook* hook, Gradients g_u) const override;
 
  private:
   kernels::AttentionShape shape_;

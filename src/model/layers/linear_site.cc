@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "kernels/linear_backward.h"
+
 namespace vernier::model {
 
 LinearSite::LinearSite(const Module& module, LinearWeight weight)
@@ -23,6 +25,19 @@ void LinearSite::forward(const LinearInput& input, SiteHook* hook, AnyMatrixView
   if (input.coded_by.format == nullptr) return forward(input.x, hook, y);
   VERNIER_CHECK(hook == nullptr && input.coded_by == weight_.input);
   kernels::linear_of_codes(input.x, weight_.packed, weight_.input, y);
+}
+
+void LinearSite::show(ConstAnyMatrixView x, ConstAnyMatrixView y, Gradients g_y,
+                      GradientHook* hook) const {
+  if (hook != nullptr) hook->on_linear({*module_, weight(), x, y, g_y});
+}
+
+void LinearSite::backward(ConstAnyMatrixView x, ConstAnyMatrixView y, Gradients g_y,
+                          GradientHook* hook, Gradients g_x) const {
+  show(x, y, g_y, hook);
+  for (size_t loss = 0; loss < g_y.size(); ++loss) {
+    kernels::linear_input_gradient(g_y[loss], weight_.packed, g_x[loss]);
+  }
 }
 
 }  // namespace vernier::model

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "kernels/grouped_linear.h"
+#include "model/gradient_hook.h"
 #include "model/module.h"
 #include "model/site_hook.h"
 #include "model/weight_source.h"
@@ -50,6 +51,12 @@ class LinearSite {
                formats::InputMap map = formats::InputMap::kNone) const;
   // The same for an input that may be coded already. REQUIRES: no hook where it is.
   void forward(const LinearInput& input, SiteHook* hook, AnyMatrixView y) const;
+  // show(), then g_x = g_y W, overwritten: the rounding of x counts as the identity. y is what
+  // forward() made of x, or empty; so may x be, without a hook.
+  void backward(ConstAnyMatrixView x, ConstAnyMatrixView y, Gradients g_y, GradientHook* hook,
+                Gradients g_x) const;
+  // Shows a backward pass to the hook, which may be null.
+  void show(ConstAnyMatrixView x, ConstAnyMatrixView y, Gradients g_y, GradientHook* hook) const;
   // What forward() computes with, for products of many sites at once.
   kernels::GroupWeight weight() const { return {weight_.packed, weight_.input}; }
   const Module& module() const { return *module_; }

@@ -39,24 +39,26 @@ std::optional<kernels::InputCodes> Mamba2::input_codes(int64_t n_tokens) const {
 
 void Mamba2::forward(const LinearInput& u, std::span<const SequenceRows> sequences, SiteHook* hook,
                      AnyMatrixView y) const {
+  AnyMatrix projected = new_activation(u.x.rows, weights_.in_proj.n(), device_);
+  weights_.in_proj.forward(u, hook, projected);
+  AnyMatrix dt(u.x.rows, shape_.ssm.n_heads, DType::kF32, device_);
+  AnyMatrix convolved = new_activation(u.x.rows, shape_.conv_channels(), device_);
+  AnyMatrix scanned = new_activation(u.x.rows, shape_.inner(), device_);
+  run_between(projected, sequences, dt, convolved, scanned, scanned);
+  weights_.out_proj.forward(scanned, hook, y);
+}
+
+void Mamba2::run_between(ConstAnyMatrixView projected, std::span<const SequenceRows> sequences,
+                         AnyMatrixView dt, AnyMatrixView convolved, AnyMatrixView scanned,
+                         AnyMatrixView normed) const {
   const int64_t inner = shape_.inner();
   const int64_t n_conv = shape_.conv_channels();
-  const int64_t n_tokens = u.x.rows;
-  AnyMatrix projected = new_activation(n_tokens, weights_.in_proj.n(), device_);
-  weights_.in_proj.forward(u, hook, projected);
-  const AnyMatrixView z = projected.view().col_range(0, inner);
-  const AnyMatrixView xbc = projected.view().col_range(inner, n_conv);
-  AnyMatrix dt(n_tokens, shape_.ssm.n_heads, DType::kF32, device_);
-  kernels::softplus_dt(projected.view().col_range(inner + n_conv, shape_.ssm.n_heads),
-                       weights_.dt_bias, shape_.dt_low, shape_.dt_high, dt);
-
-  AnyMatrix convolved = new_activation(n_tokens, n_conv, device_);
-  convolve(xbc, sequences, convolved);
-  AnyMatrix scanned = new_activation(n_tokens, inner, device_);
+  kernels::softplus_dt(projected.col_range(inner + n_conv, shape_.ssm.n_heads), weights_.dt_bias,
+                       shape_.dt_low, shape_.dt_high, dt);
+  convolve(projected.col_range(inner, n_conv), sequences, convolved);
   scan(convolved, dt, sequences, scanned);
-  kernels::gated_group_norm(scanned, z, weights_.norm, shape_.ssm.n_groups, shape_.norm_eps,
-                            scanned);
-  weights_.out_proj.forward(scanned, hook, y);
+  kernels::gated_group_norm(scanned, projected.col_range(0, inner), weights_.norm,
+                            shape_.ssm.n_groups, shape_.norm_eps, normed);
 }
 
 void Mamba2::convolve(ConstAnyMatrixView xbc, std::span<const SequenceRows> sequences,
@@ -77,16 +79,20 @@ void Mamba2::scan(ConstAnyMatrixView convolved, ConstAnyMatrixView dt,
     auto& state = static_cast<MambaState&>(*rows.state);
     (rows.n_tokens == 1 ? single : longer).push_back({rows.first_row, rows.n_tokens, state.ssm});
   }
-  const int64_t inner = shape_.inner();
-  const int64_t bc_width = shape_.bc_width();
-  const kernels::SsmInputs inputs{.x = convolved.col_range(0, inner),
-                                  .b = convolved.col_range(inner, bc_width),
-                                  .c = convolved.col_range(inner + bc_width, bc_width),
-                                  .dt = dt,
-                                  .a = weights_.a,
-                                  .d = weights_.d};
+  const kernels::SsmInputs inputs = scan_inputs(convolved, dt);
   if (!single.empty()) kernels::ssm_scan_recurrent(shape_.ssm, inputs, single, y);
   if (!longer.empty()) kernels::ssm_scan_chunked(shape_.ssm, inputs, longer, y);
+}
+
+kernels::SsmInputs Mamba2::scan_inputs(ConstAnyMatrixView convolved, ConstAnyMatrixView dt) const {
+  const int64_t inner = shape_.inner();
+  const int64_t bc_width = shape_.bc_width();
+  return {.x = convolved.col_range(0, inner),
+          .b = convolved.col_range(inner, bc_width),
+          .c = convolved.col_range(inner + bc_width, bc_width),
+          .dt = dt,
+          .a = weights_.a,
+          .d = weights_.d};
 }
 
 }  // namespace vernier::model

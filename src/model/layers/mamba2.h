@@ -1,6 +1,8 @@
 // The Mamba-2 mixer: projection, causal convolution, state-space scan, gated norm, projection.
 #pragma once
 
+#include <string>
+
 #include "kernels/ssm_scan.h"
 #include "model/layers/linear_site.h"
 #include "model/layers/mixer.h"
@@ -20,6 +22,7 @@ class Mamba2 : public Mixer {
     int64_t conv_channels() const { return inner() + 2 * bc_width(); }
   };
   struct Weights {
+    std::string name;         // the mixer's in the checkpoint
     LinearSite in_proj;       // rows z, x, B, C, dt
     AnyMatrix conv_weight;    // [conv_channels, conv_taps], channels x, B, C
     Vector<float> conv_bias;  // [conv_channels] or empty
@@ -37,8 +40,22 @@ class Mamba2 : public Mixer {
   std::optional<kernels::InputCodes> input_codes(int64_t n_tokens) const override;
   void forward(const LinearInput& u, std::span<const SequenceRows> sequences, SiteHook* hook,
                AnyMatrixView y) const override;
+  void backward(ConstAnyMatrixView u, std::span<const kernels::SequenceSpan> sequences,
+                Gradients g_y, GradientHook* hook, Gradients g_u) const override;
 
  private:
+  // What a backward pass needs of the forward pass.
+  struct Tape;
+  // Of one loss: from the gradient of the gated norm's output, overwritten, to that of in_proj's
+  // output.
+  void backward_between(const Tape& tape, std::span<const kernels::SequenceSpan> sequences,
+                        GradientHook* hook, size_t loss, AnyMatrixView g_normed,
+                        AnyMatrixView g_projected) const;
+  kernels::SsmInputs scan_inputs(ConstAnyMatrixView convolved, ConstAnyMatrixView dt) const;
+  // From in_proj's output to out_proj's input; normed may be scanned.
+  void run_between(ConstAnyMatrixView projected, std::span<const SequenceRows> sequences,
+                   AnyMatrixView dt, AnyMatrixView convolved, AnyMatrixView scanned,
+                   AnyMatrixView normed) const;
   // Both carry the sequences' states on.
   void convolve(ConstAnyMatrixView xbc, std::span<const SequenceRows> sequences,
                 AnyMatrixView convolved) const;

@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 
+#include "kernels/sequence_span.h"
 #include "model/layer.h"
 #include "model/layers/linear_site.h"
 
@@ -35,6 +36,11 @@ class Mixer {
   // covers the rows in order and its states are from new_state(). `hook` may be null.
   virtual void forward(const LinearInput& u, std::span<const SequenceRows> sequences,
                        SiteHook* hook, AnyMatrixView y) const = 0;
+
+  // From g_y, FP32, the gradients g_u of u, FP32, overwritten. `sequences` covers the rows with
+  // whole sequences in order. `hook` may be null.
+  virtual void backward(ConstAnyMatrixView u, std::span<const kernels::SequenceSpan> sequences,
+                        Gradients g_y, GradientHook* hook, Gradients g_u) const = 0;
 };
 
 // The state of mixers that remember nothing.

@@ -12,6 +12,8 @@ struct SquaredReluMlp {
   LinearSite down;
 
   void forward(const LinearInput& u, SiteHook* hook, AnyMatrixView y) const;
+  // g_u: overwritten.
+  void backward(ConstAnyMatrixView u, Gradients g_y, GradientHook* hook, Gradients g_u) const;
 };
 
 class Mlp : public Mixer {
@@ -24,6 +26,8 @@ class Mlp : public Mixer {
   }
   void forward(const LinearInput& u, std::span<const SequenceRows> sequences, SiteHook* hook,
                AnyMatrixView y) const override;
+  void backward(ConstAnyMatrixView u, std::span<const kernels::SequenceSpan> sequences,
+                Gradients g_y, GradientHook* hook, Gradients g_u) const override;
 
  private:
   SquaredReluMlp mlp_;

@@ -11,9 +11,10 @@ namespace vernier::model {
 
 int64_t piece_tokens(const Device* device) { return device == nullptr ? 4096 : 16384; }
 
-ResidualLayer::ResidualLayer(Vector<float> norm_weight, float eps,
+ResidualLayer::ResidualLayer(std::string name, Vector<float> norm_weight, float eps,
                              std::unique_ptr<const Mixer> mixer, int64_t piece_tokens)
-    : norm_weight_(std::move(norm_weight)),
+    : name_(std::move(name)),
+      norm_weight_(std::move(norm_weight)),
       eps_(eps),
       mixer_(std::move(mixer)),
       piece_tokens_(piece_tokens) {}

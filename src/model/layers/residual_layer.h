@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "model/layers/mixer.h"
@@ -18,18 +19,21 @@ int64_t piece_tokens(const Device* device);
 
 class ResidualLayer : public Layer {
  public:
-  // `norm_weight` is where the layer runs.
-  ResidualLayer(Vector<float> norm_weight, float eps, std::unique_ptr<const Mixer> mixer,
-                int64_t piece_tokens);
+  // `name` is the layer's in the checkpoint; `norm_weight` is where the layer runs.
+  ResidualLayer(std::string name, Vector<float> norm_weight, float eps,
+                std::unique_ptr<const Mixer> mixer, int64_t piece_tokens);
 
   std::unique_ptr<LayerState> new_state() const override { return mixer_->new_state(); }
   void forward(AnyMatrixView hidden, std::span<const int64_t> n_tokens,
                std::span<const std::unique_ptr<LayerState>> states, SiteHook* hook) const override;
+  void backward(ConstAnyMatrixView hidden, std::span<const int64_t> n_tokens, Gradients g_hidden,
+                GradientHook* hook) const override;
 
  private:
   void forward_piece(AnyMatrixView hidden, std::span<const SequenceRows> sequences,
                      SiteHook* hook) const;
 
+  std::string name_;
   Vector<float> norm_weight_;
   float eps_;
   std::unique_ptr<const Mixer> mixer_;

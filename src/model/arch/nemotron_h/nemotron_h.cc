@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "kernels/rms_norm_backward.h"
 #include "kernels/rms_norm_encode.h"
 #include "model/arch/nemotron_h/config.h"
 #include "model/arch/nemotron_h/names.h"
@@ -38,6 +39,7 @@ std::unique_ptr<Mixer> load_mamba(const Config& config, const LayerLoader& loade
   return std::make_unique<Mamba2>(
       shape,
       Mamba2::Weights{
+          .name = loader.prefix() + "mixer",
           .in_proj = loader.linear("mixer.in_proj"),
           .conv_weight = loader.matrix("mixer.conv1d.weight"),
           .conv_bias = mamba.has_conv_bias ? loader.values("mixer.conv1d.bias") : Vector<float>(),
@@ -98,7 +100,8 @@ std::unique_ptr<Mixer> load_moe(const Config& config, const LayerLoader& loader,
   }
   return std::make_unique<Moe>(
       layer, shape,
-      Moe::Weights{.gate = loader.matrix("mixer.gate.weight"),
+      Moe::Weights{.name = loader.prefix() + "mixer",
+                   .gate = loader.matrix("mixer.gate.weight"),
                    .correction_bias = loader.values("mixer.gate.e_score_correction_bias"),
                    .experts = std::move(experts),
                    .shared = load_mlp(loader, "mixer.shared_experts"),
@@ -154,8 +157,9 @@ class NemotronH : public Model {
 
   std::unique_ptr<Layer> load_layer(int layer, const WeightSource& weights) const override {
     VERNIER_CHECK(layer >= 0 && layer < static_cast<int>(config_.layers.size()));
-    const LayerLoader loader(tree_, weights, fmt::format("backbone.layers.{}.", layer));
-    return std::make_unique<ResidualLayer>(loader.values("norm.weight"), config_.norm_eps,
+    const std::string name = fmt::format("backbone.layers.{}", layer);
+    const LayerLoader loader(tree_, weights, name + ".");
+    return std::make_unique<ResidualLayer>(name, loader.values("norm.weight"), config_.norm_eps,
                                            load_mixer(layer, loader, weights),
                                            piece_tokens(weights.device()));
   }
@@ -165,6 +169,16 @@ class NemotronH : public Model {
     const LayerLoader loader(tree_, weights, "backbone.");
     kernels::rms_norm_encode(hidden, loader.values("norm_f.weight"), config_.norm_eps, rule,
                              normed);
+  }
+
+  void final_norm_backward(ConstAnyMatrixView hidden, const WeightSource& weights,
+                           ConstAnyMatrixView g_normed, AnyMatrixView g_hidden,
+                           GradientHook* hook) const override {
+    const LayerLoader loader(tree_, weights, "backbone.");
+    const VectorView<float> g_weight =
+        hook == nullptr ? VectorView<float>() : hook->gradient_of("backbone.norm_f.weight");
+    kernels::rms_norm_backward(hidden, loader.values("norm_f.weight"), config_.norm_eps, g_normed,
+                               g_hidden, g_weight);
   }
 
  private:
