@@ -50,7 +50,7 @@ DeviceWeights::Resident& DeviceWeights::upload(const model::Module& module) cons
   packed->format = weight.packed.format;
   packed->n = weight.packed.n;
   packed->k = weight.packed.k;
-  Resident resident{.packed = packed, .input = weight.input};
+  Resident resident{.packed = packed, .input = weight.input, .source = weight.owner};
   for (const formats::PlaneSpec& plane : packed->format->planes) {
     const TensorView& view = weight.packed.plane(plane.role);
     if (plane.role == formats::PlaneRole::kGlobalScale) {

@@ -34,6 +34,8 @@ class DeviceWeights : public model::WeightSource {
   struct Resident {
     std::shared_ptr<const formats::PackedTensor> packed;
     kernels::InputRule input;
+    // What is read until the last upload is done, where the source does not keep it itself.
+    std::shared_ptr<const formats::PackedTensor> source;
     int64_t last_ticket = 0;
   };
   Resident& upload(const model::Module& module) const;
