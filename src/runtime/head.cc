@@ -1,5 +1,7 @@
 #include "runtime/head.h"
 
+#include <algorithm>
+
 #include "model/layers/linear_site.h"
 
 namespace vernier::runtime {
@@ -12,6 +14,20 @@ void compute_logits(const model::Model& model, const model::WeightSource& weight
   model::LinearInputRoom normed(hidden.rows, hidden.cols, hidden.device, codes);
   model.final_norm(hidden, weights, normed.rule, normed.values);
   head.forward(normed.input(), hook, logits);
+}
+
+void visit_head_inputs(const model::Model& model, const model::WeightSource& weights,
+                       const HiddenStore& hidden,
+                       const std::function<void(ConstAnyMatrixView normed)>& visit) {
+  constexpr int64_t kPieceTokens = 4096;
+  for (int64_t first = 0; first < hidden.view().rows; first += kPieceTokens) {
+    const int64_t n_rows = std::min(kPieceTokens, hidden.view().rows - first);
+    hidden.read(first, n_rows, [&](ConstAnyMatrixView rows) {
+      AnyMatrix normed = new_activation(rows.rows, rows.cols, rows.device);
+      model.final_norm(rows, weights, {}, normed);
+      visit(normed);
+    });
+  }
 }
 
 }  // namespace vernier::runtime

@@ -41,6 +41,12 @@ class HiddenStore {
     read(fetch(first, n_rows).view());
   }
 
+  // Rows [first, first + rows.rows) become `rows`, which are where the layers run.
+  void write(int64_t first, ConstAnyMatrixView rows) const {
+    if (view_.device == device_) return copy_matrix(rows, view_.row_range(first, rows.rows));
+    store(first, rows);
+  }
+
  private:
   AnyMatrix fetch(int64_t first, int64_t n_rows) const;
   void store(int64_t first, ConstAnyMatrixView rows) const;

@@ -7,34 +7,10 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "kernels/linear.h"
+#include "runtime/stream_steps.h"
 
 namespace vernier::runtime {
 namespace {
-
-// Windows [first, first + lengths.size()) and the rows of hidden states they own.
-struct Batch {
-  int64_t first_row;
-  int64_t n_rows;
-  std::vector<int64_t> lengths;
-};
-
-std::vector<Batch> make_batches(const Windows& windows, int64_t batch_windows) {
-  VERNIER_CHECK(batch_windows > 0);
-  std::vector<Batch> batches;
-  int64_t row = 0;
-  for (size_t first = 0; first < windows.size(); first += batch_windows) {
-    Batch batch{row, 0, {}};
-    const size_t end = std::min(windows.size(), first + static_cast<size_t>(batch_windows));
-    for (size_t window = first; window < end; ++window) {
-      const auto length = static_cast<int64_t>(windows[window].size());
-      batch.lengths.push_back(length);
-      batch.n_rows += length;
-    }
-    row += batch.n_rows;
-    batches.push_back(std::move(batch));
-  }
-  return batches;
-}
 
 void check_ids(const Windows& windows, int64_t vocab_size) {
   for (size_t window = 0; window < windows.size(); ++window) {
@@ -60,33 +36,16 @@ void embed_all(const model::Model& model, const model::WeightSource& weights,
   weights.done_with(model.embedding());
 }
 
-void advise_layer(const model::Model& model, const model::WeightSource& weights, int layer,
-                  void (model::WeightSource::*advise)(const model::Module&) const) {
-  if (layer >= static_cast<int>(model.tree().layers().size())) return;
-  for (const model::Module* module : model.tree().modules_of(layer)) (weights.*advise)(*module);
-}
-
-std::unique_ptr<model::Layer> load_layer(const model::Model& model,
-                                         const model::WeightSource& weights, int layer,
-                                         PhaseTimes* phases) {
-  const PhaseTimer timer(phases, "wait for weights");
-  return model.load_layer(layer, weights);
-}
-
-// A device is behind the host by what it has queued: that is forward time too.
-void finish_queue(Device* device, PhaseTimes* phases) {
-  const PhaseTimer timer(phases, "forward");
-  if (device != nullptr) device->synchronize();
-}
-
 void run_batch(const model::Layer& layer, const Batch& batch, const HiddenStore& hidden,
-               model::SiteHook* hook) {
+               const HiddenStore* input, model::SiteHook* hook) {
   std::vector<std::unique_ptr<model::LayerState>> states;
   for (size_t sequence = 0; sequence < batch.lengths.size(); ++sequence) {
     states.push_back(layer.new_state());
   }
-  hidden.update(batch.first_row, batch.n_rows,
-                [&](AnyMatrixView rows) { layer.forward(rows, batch.lengths, states, hook); });
+  hidden.update(batch.first_row, batch.n_rows, [&](AnyMatrixView rows) {
+    if (input != nullptr) input->write(batch.first_row, rows);
+    layer.forward(rows, batch.lengths, states, hook);
+  });
 }
 
 }  // namespace
@@ -118,14 +77,16 @@ HiddenStore stream_layers(const model::Model& model, const model::WeightSource& 
     const std::unique_ptr<model::Layer> loaded = load_layer(model, weights, layer, options.phases);
     advise_layer(model, weights, layer + 1, &model::WeightSource::will_need);
     state.label = fmt::format("{}, layer {} of {}", options.label, layer + 1, n_layers);
+    const HiddenStore* input =
+        options.inputs == nullptr ? nullptr : &options.inputs->at(static_cast<size_t>(layer));
     for (const Batch& batch : batches) {
       const PhaseTimer timer(options.phases, "forward");
-      run_batch(*loaded, batch, hidden, options.hook);
+      run_batch(*loaded, batch, hidden, input, options.hook);
       n_passed += batch.n_rows;
       state.done = n_passed / n_layers;
       if (options.progress != nullptr) options.progress->update(state);
     }
-    finish_queue(weights.device(), options.phases);
+    finish_queue(weights.device(), "forward", options.phases);
     if (options.visitor != nullptr) options.visitor->on_layer_done(layer);
     advise_layer(model, weights, layer, &model::WeightSource::done_with);
   }

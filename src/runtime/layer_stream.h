@@ -28,6 +28,9 @@ class LayerVisitor {
   virtual void on_layer_done(int layer) = 0;
 };
 
+// The input of every layer, one store a layer, each of all tokens.
+using LayerInputs = std::vector<HiddenStore>;
+
 struct StreamOptions {
   // Windows that go through a layer together, at least 1; larger batches use the processor better.
   int64_t batch_windows = 32;
@@ -35,6 +38,8 @@ struct StreamOptions {
   std::filesystem::path spill_directory = ".";
   model::SiteHook* hook = nullptr;
   LayerVisitor* visitor = nullptr;
+  // Where to keep the input of every layer, for a backward pass; null: nowhere.
+  const LayerInputs* inputs = nullptr;
   ProgressSink* progress = nullptr;
   PhaseTimes* phases = nullptr;
   std::string label = "running";  // what the progress line says is being done

@@ -1,0 +1,35 @@
+// What the forward and the backward loop over layers share: batches of windows, and a layer's
+// weights from the hint that they are needed to the layer.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/phases.h"
+#include "model/model.h"
+#include "runtime/layer_stream.h"
+
+namespace vernier::runtime {
+
+// Windows [first, first + lengths.size()) and the rows of hidden states they own.
+struct Batch {
+  int64_t first_row;
+  int64_t n_rows;
+  std::vector<int64_t> lengths;
+};
+
+std::vector<Batch> make_batches(const Windows& windows, int64_t batch_windows);
+
+// Passes a hint on for every module of a layer; a layer that is not there is passed over.
+void advise_layer(const model::Model& model, const model::WeightSource& weights, int layer,
+                  void (model::WeightSource::*advise)(const model::Module&) const);
+
+std::unique_ptr<model::Layer> load_layer(const model::Model& model,
+                                         const model::WeightSource& weights, int layer,
+                                         PhaseTimes* phases);
+
+// A device is behind the host by what it has queued, which is time of the phase too.
+void finish_queue(Device* device, const char* phase, PhaseTimes* phases);
+
+}  // namespace vernier::runtime
