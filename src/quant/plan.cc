@@ -154,7 +154,7 @@ class Planner {
   // calibrated amax, that of an FP8 weight included.
   ScaleRule scale_rule(const Quantizer& quantizer, const Decision& decision,
                        const QuantizerConfig& config) const {
-    const Algorithm& algorithm = recipe_.algorithm;
+    const Algorithm& algorithm = config.algorithm ? *config.algorithm : recipe_.algorithm;
     const bool is_dynamic = has_block_scales(*config.format) && !config.is_static;
     ScaleRule rule;
     rule.is_static = config.is_static;

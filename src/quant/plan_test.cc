@@ -200,6 +200,28 @@ TEST_F(MixedPlan, SweepTouchesOnlyStaticBlockScales) {
   EXPECT_EQ(site(plan, "lm_head").scale_rule, formats::ScaleRule{});
 }
 
+// A rule's own algorithm takes the place of the recipe's for the weights that it decides.
+TEST_F(MixedPlan, ARuleMayBringItsAlgorithm) {
+  const QuantPlan plan = plan_of_rules(
+      "  - {quantizer_name: '*layers.0.mixer.in_proj.weight_quantizer', cfg: nvfp4_static,\n"
+      "     algorithm: {method: mse, fp8_scale_sweep: true}}\n"
+      "  - {quantizer_name: '*layers.5.mixer.in_proj.weight_quantizer', "
+      "cfg: nvfp4_four_over_six,\n     algorithm: {method: mse, start_multiplier: 1.0, "
+      "stop_multiplier: 1.5, step_size: 0.5}}\n"
+      "  - {quantizer_name: 'lm_head.weight_quantizer', cfg: nvfp4_static}\n",
+      "max");
+  EXPECT_EQ(site(plan, "backbone.layers.0.mixer.in_proj").scale_rule,
+            (formats::ScaleRule{.method = ScaleMethod::kFp8Sweep, .is_static = true}));
+  EXPECT_EQ(site(plan, "backbone.layers.5.mixer.in_proj").scale_rule,
+            (formats::ScaleRule{.method = ScaleMethod::kMultipliers,
+                                .is_static = true,
+                                .four_over_six = true,
+                                .start = 1.0f,
+                                .stop = 1.5f,
+                                .step = 0.5f}));
+  EXPECT_EQ(site(plan, "lm_head").scale_rule, (formats::ScaleRule{.is_static = true}));
+}
+
 TEST_F(MixedPlan, MultipliersTouchFp8Too) {
   const QuantPlan plan = this->plan(load_recipe("nemotron_3_ultra_nvfp4"));
   const formats::ScaleRule fp8{

@@ -27,41 +27,6 @@ constexpr std::array<std::string_view, 7> kParentClasses = {
 // A grid of this size already tries the same amax several times per BF16 step.
 constexpr double kMaxCandidates = 1024;
 
-// One entry of quant_cfg.
-Rule read_rule(const Node& node) {
-  constexpr std::array<std::string_view, 4> kKnown = {"quantizer_name", "parent_class", "cfg",
-                                                      "enable"};
-  const Fields fields = node.fields();
-  fields.allow_only(kKnown);
-  Rule rule;
-  rule.origin = node.file().name;
-  rule.pattern = fields.require("quantizer_name").string();
-  if (const Node* parent = fields.find("parent_class"); parent && !parent->is_null()) {
-    rule.parent_class = parent->string();
-    if (std::find(kParentClasses.begin(), kParentClasses.end(), rule.parent_class) ==
-        kParentClasses.end()) {
-      parent->fail(fmt::format("unknown class \"{}\"{}; known are {}", rule.parent_class,
-                               did_you_mean(rule.parent_class, kParentClasses),
-                               fmt::join(kParentClasses, ", ")));
-    }
-  }
-  const Node* enable = fields.find("enable");
-  if (enable) rule.enable = enable->boolean();
-  const Node* cfg = fields.find("cfg");
-  const bool has_cfg = cfg && !cfg->is_null();
-  const bool is_empty = has_cfg && cfg->is_mapping() && cfg->fields().empty();
-  if (!has_cfg && !enable) node.fail("an entry needs cfg, enable or both");
-  if (is_empty && rule.enable) cfg->fail("an empty cfg enables nothing");
-  if (has_cfg && !is_empty) rule.config = read_quantizer_config(*cfg);
-  return rule;
-}
-
-std::vector<Rule> read_rules(const Node& quant_cfg) {
-  std::vector<Rule> rules;
-  for (const Node& item : quant_cfg.items()) rules.push_back(read_rule(item));
-  return rules;
-}
-
 AlgorithmMethod read_method(const Node& node) {
   const std::string method = node.string();
   if (method == "max") return AlgorithmMethod::kMax;
@@ -116,6 +81,45 @@ Algorithm read_algorithm(const Node& node) {
   }
   read_grid(fields, algorithm);
   return algorithm;
+}
+
+// One entry of quant_cfg.
+Rule read_rule(const Node& node) {
+  constexpr std::array<std::string_view, 5> kKnown = {"quantizer_name", "parent_class", "cfg",
+                                                      "enable", "algorithm"};
+  const Fields fields = node.fields();
+  fields.allow_only(kKnown);
+  Rule rule;
+  rule.origin = node.file().name;
+  rule.pattern = fields.require("quantizer_name").string();
+  if (const Node* parent = fields.find("parent_class"); parent && !parent->is_null()) {
+    rule.parent_class = parent->string();
+    if (std::find(kParentClasses.begin(), kParentClasses.end(), rule.parent_class) ==
+        kParentClasses.end()) {
+      parent->fail(fmt::format("unknown class \"{}\"{}; known are {}", rule.parent_class,
+                               did_you_mean(rule.parent_class, kParentClasses),
+                               fmt::join(kParentClasses, ", ")));
+    }
+  }
+  const Node* enable = fields.find("enable");
+  if (enable) rule.enable = enable->boolean();
+  const Node* cfg = fields.find("cfg");
+  const bool has_cfg = cfg && !cfg->is_null();
+  const bool is_empty = has_cfg && cfg->is_mapping() && cfg->fields().empty();
+  if (!has_cfg && !enable) node.fail("an entry needs cfg, enable or both");
+  if (is_empty && rule.enable) cfg->fail("an empty cfg enables nothing");
+  if (has_cfg && !is_empty) rule.config = read_quantizer_config(*cfg);
+  if (const Node* algorithm = fields.find("algorithm")) {
+    if (!rule.config) algorithm->fail("an algorithm needs a cfg beside it");
+    rule.config->algorithm = read_algorithm(*algorithm);
+  }
+  return rule;
+}
+
+std::vector<Rule> read_rules(const Node& quant_cfg) {
+  std::vector<Rule> rules;
+  for (const Node& item : quant_cfg.items()) rules.push_back(read_rule(item));
+  return rules;
 }
 
 // `algorithm` and `quant_cfg`: a recipe's `quantize`, or all of a preset. The formats know their

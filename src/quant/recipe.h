@@ -13,23 +13,6 @@
 
 namespace vernier::quant {
 
-// The attributes of one quantizer; quantizers.h says which there are.
-struct QuantizerConfig {
-  const formats::Format* format = nullptr;
-  bool is_static = false;  // NVFP4 weights: calibrated block scales (needed by the searches)
-  bool four_over_six = false;
-  bool use_constant_amax = false;      // "cast": amax fixed at 448, no scale is stored
-  std::optional<float> constant_amax;  // stored as if calibrated
-};
-
-struct Rule {
-  std::string pattern;       // glob over the whole quantizer name: *, ?, [kv]; * crosses dots
-  std::string parent_class;  // "nn.Embedding": only modules of that class; empty: any
-  bool enable = true;
-  std::optional<QuantizerConfig> config;  // replaces all attributes; absent: only toggles
-  std::string origin;  // "recipes/units/base_disable_all.yaml", for tables and errors
-};
-
 enum class AlgorithmMethod { kMax, kMse };
 
 struct Algorithm {
@@ -38,6 +21,25 @@ struct Algorithm {
   float start = 0.25f;
   float stop = 4.0f;
   float step = 0.1f;
+};
+
+// The attributes of one quantizer; quantizers.h says which there are.
+struct QuantizerConfig {
+  const formats::Format* format = nullptr;
+  bool is_static = false;  // NVFP4 weights: calibrated block scales (needed by the searches)
+  bool four_over_six = false;
+  bool use_constant_amax = false;      // "cast": amax fixed at 448, no scale is stored
+  std::optional<float> constant_amax;  // stored as if calibrated
+  // How a weight's scales are chosen; absent: as the recipe says for all.
+  std::optional<Algorithm> algorithm;
+};
+
+struct Rule {
+  std::string pattern;       // glob over the whole quantizer name: *, ?, [kv]; * crosses dots
+  std::string parent_class;  // "nn.Embedding": only modules of that class; empty: any
+  bool enable = true;
+  std::optional<QuantizerConfig> config;  // replaces all attributes; absent: only toggles
+  std::string origin;  // "recipes/units/base_disable_all.yaml", for tables and errors
 };
 
 struct Recipe {

@@ -275,6 +275,14 @@ TEST_F(RecipeLanguage, RejectsBadRules) {
   }
 }
 
+TEST_F(RecipeLanguage, AnAlgorithmOfARuleNeedsACfg) {
+  const std::string path =
+      write_recipe("  - {quantizer_name: '*', enable: false, algorithm: max}\n");
+  const Caught error = caught([&] { load_recipe(path); });
+  EXPECT_EQ(error.kind, kInvalid);
+  EXPECT_THAT(error.message, HasSubstr("an algorithm needs a cfg beside it"));
+}
+
 TEST_F(RecipeLanguage, RejectsBadAlgorithms) {
   const BadRule cases[] = {
       {"awq_lite", kUnsupported,
