@@ -1,0 +1,202 @@
+#include "search/scorer.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "kernels/grouped_linear.h"
+#include "kernels/output_error.h"
+
+namespace vernier::search {
+
+void ScoreSums::add(const ScoreSums& other) {
+  fisher += other.fisher;
+  gauss_newton += other.gauss_newton;
+  gauss_newton_windows += other.gauss_newton_windows;
+}
+
+Scorer::Scorer(const std::vector<ModuleGroup>& groups, const std::vector<quant::QuantPlan>& plans,
+               const std::vector<QuantizedWeights>& candidates, const runtime::Windows& windows,
+               int64_t first_row, const ScorerOptions& options)
+    : groups_(groups),
+      plans_(plans),
+      candidates_(candidates),
+      index_(groups),
+      n_windows_(windows.size()),
+      first_row_(first_row),
+      options_(options) {
+  for (size_t window = 0; window < windows.size(); ++window) {
+    window_of_.insert(window_of_.end(), windows[window].size(), static_cast<int32_t>(window));
+  }
+}
+
+bool Scorer::offers(size_t candidate, size_t group) const {
+  return plans_[candidate].site(*groups_[group].modules.front()).is_quantized();
+}
+
+model::GradientHook* Scorer::on_layer_begin(int layer) {
+  const PhaseTimer timer(options_.phases, "encode candidates");
+  layer_ = layer;
+  tallies_.clear();
+  scores_ = {};
+  weights_.assign(candidates_.size(), {});
+  for (size_t group = 0; group < groups_.size(); ++group) {
+    if (groups_[group].layer != layer) continue;
+    tallies_[group].resize(candidates_.size());
+    for (size_t candidate = 0; candidate < candidates_.size(); ++candidate) {
+      if (!offers(candidate, group)) continue;
+      tallies_[group][candidate].by_window.resize(n_windows_);
+      for (const model::Module* module : groups_[group].modules) {
+        weights_[candidate][module] = candidates_[candidate].linear(*module);
+      }
+    }
+  }
+  return this;
+}
+
+void Scorer::on_batch_begin(int64_t first_row, int64_t n_rows) {
+  batch_first_ = first_row;
+  batch_rows_ = n_rows;
+  sample_.reset();
+  errors_.clear();
+}
+
+Scorer::Errors& Scorer::errors_of(size_t group, Device* device) {
+  if (!sample_) {
+    sample_.emplace(options_.score_tokens, options_.seed, first_row_ + batch_first_, batch_rows_,
+                    device);
+  }
+  const auto [at, is_new] = errors_.try_emplace(group);
+  if (is_new) {
+    const auto n_candidates = static_cast<int64_t>(candidates_.size());
+    at->second.squares = new_zeros(n_candidates, sample_->size(), device);
+    at->second.dots = new_zeros(n_candidates, sample_->size(), device);
+  }
+  return at->second;
+}
+
+void Scorer::on_linear(const model::LinearPass& pass) {
+  if (pass.module.expert >= 0) return;
+  const size_t group = index_.of(pass.module);
+  errors_of(group, pass.x.device);
+  AnyMatrix x_scratch, y_scratch;
+  const ConstAnyMatrixView x = sample_->of(pass.x, x_scratch);
+  const ConstAnyMatrixView y = sample_->of(pass.y, y_scratch);
+  AnyMatrix moved(y.rows, y.cols, y.dtype, y.device);
+  for (size_t candidate = 0; candidate < candidates_.size(); ++candidate) {
+    if (!offers(candidate, group)) continue;
+    const model::LinearWeight& weight = weights_[candidate].at(&pass.module);
+    kernels::linear(x, weight.packed, weight.input, moved);
+    add_error(group, candidate, y, moved, pass.g_y);
+  }
+}
+
+void Scorer::on_experts(const model::ExpertsPass& pass) {
+  const size_t group = index_.of(*pass.up.front());
+  errors_of(group, pass.y.device);
+  AnyMatrix y_scratch;
+  const ConstAnyMatrixView y = sample_->of(pass.y, y_scratch);
+  AnyMatrix moved(y.rows, y.cols, DType::kF32, y.device);
+  for (size_t candidate = 0; candidate < candidates_.size(); ++candidate) {
+    if (!offers(candidate, group)) continue;
+    const auto weights_of = [&](const std::vector<const model::Module*>& modules) {
+      std::vector<kernels::GroupWeight> weights;
+      for (const model::Module* module : modules) {
+        const model::LinearWeight& weight = weights_[candidate].at(module);
+        weights.push_back({weight.packed, weight.input});
+      }
+      return weights;
+    };
+    pass.run(weights_of(pass.up), weights_of(pass.down), sample_->within(), moved);
+    add_error(group, candidate, y, moved, pass.g_y);
+  }
+}
+
+void Scorer::add_error(size_t group, size_t candidate, ConstAnyMatrixView y,
+                       ConstAnyMatrixView moved, model::Gradients g) {
+  AnyMatrix fisher_scratch, probe_scratch;
+  Errors& errors = errors_.at(group);
+  const auto row_of = [&](AnyMatrix& matrix) {
+    const AnyMatrixView row = matrix.view().row_range(static_cast<int64_t>(candidate), 1);
+    return VectorView<float>(row.as<float>(), row.cols, row.device);
+  };
+  // The cross-entropy's gradient comes before the probe's.
+  const ScoreKinds& kinds = options_.kinds;
+  ConstAnyMatrixView fisher, probe;
+  if (kinds.fisher) fisher = sample_->of(g.front(), fisher_scratch);
+  if (kinds.gauss_newton) probe = sample_->of(g.back(), probe_scratch);
+  kernels::output_error(y, moved, fisher, probe, row_of(errors.squares), row_of(errors.dots));
+}
+
+void Scorer::on_batch_done() {
+  if (!sample_) return;  // nothing in the layer is a candidate's
+  for (const auto& [group, errors] : errors_) {
+    const Matrix squares = to_host(errors.squares);
+    const Matrix dots = to_host(errors.dots);
+    for (size_t candidate = 0; candidate < candidates_.size(); ++candidate) {
+      if (!offers(candidate, group)) continue;
+      const auto row = static_cast<int64_t>(candidate);
+      tally(group, candidate, squares.view().row(row), dots.view().row(row));
+    }
+  }
+  scores_.n_tokens += sample_->size();
+}
+
+void Scorer::tally(size_t group, size_t candidate, std::span<const float> squares,
+                   std::span<const float> dots) {
+  Tally& tally = tallies_.at(group)[candidate];
+  for (size_t at = 0; at < dots.size(); ++at) {
+    const double dot = dots[at];
+    tally.sums.fisher += squares[at];
+    tally.sums.gauss_newton += dot * dot;
+    const auto row = static_cast<size_t>(sample_->rows()[at] - first_row_);
+    tally.by_window[static_cast<size_t>(window_of_[row])] += dot;
+  }
+}
+
+void Scorer::on_layer_done(int /*layer*/) {
+  for (const auto& [group, tallies] : tallies_) {
+    auto& sums = scores_.sums[group];
+    for (size_t candidate = 0; candidate < tallies.size(); ++candidate) {
+      if (!offers(candidate, group)) {
+        sums.emplace_back();
+        continue;
+      }
+      ScoreSums total = tallies[candidate].sums;
+      for (const double dot : tallies[candidate].by_window) total.gauss_newton_windows += dot * dot;
+      sums.emplace_back(total);
+    }
+  }
+  weights_.clear();
+  errors_.clear();
+}
+
+io::Json to_json(const LayerScores& scores, const std::vector<ModuleGroup>& groups) {
+  io::Json by_group = io::Json::object();
+  for (const auto& [group, candidates] : scores.sums) {
+    io::Json& rows = by_group[groups[group].name] = io::Json::array();
+    for (const std::optional<ScoreSums>& sums : candidates) {
+      rows.push_back(sums ? io::Json{sums->fisher, sums->gauss_newton, sums->gauss_newton_windows}
+                          : io::Json());
+    }
+  }
+  return {{"tokens", scores.n_tokens}, {"groups", by_group}};
+}
+
+LayerScores layer_scores_from_json(const io::Json& json, const std::vector<ModuleGroup>& groups) {
+  LayerScores scores;
+  scores.n_tokens = json.at("tokens");
+  for (size_t group = 0; group < groups.size(); ++group) {
+    const auto found = json.at("groups").find(groups[group].name);
+    if (found == json.at("groups").end()) continue;
+    for (const io::Json& row : *found) {
+      if (row.is_null()) {
+        scores.sums[group].emplace_back();
+      } else {
+        scores.sums[group].push_back(ScoreSums{row.at(0), row.at(1), row.at(2)});
+      }
+    }
+  }
+  return scores;
+}
+
+}  // namespace vernier::search

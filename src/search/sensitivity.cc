@@ -1,0 +1,277 @@
+#include "search/sensitivity.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "calib/observer.h"
+#include "kernels/loss.h"
+#include "runtime/head.h"
+
+namespace vernier::search {
+namespace {
+
+constexpr int kOutsideStack = -1;
+
+quant::QuantPlan plan_of(const Candidate& candidate, const model::ModuleTree& tree) {
+  return quant::make_plan(uniform_recipe(candidate), tree, {.unquantizable_bf16 = true});
+}
+
+io::Json to_json(const calib::LayerStatistics& statistics) {
+  io::Json amax = io::Json::object();
+  for (const auto& [module, value] : statistics.input_amax) amax[module->name] = value;
+  return amax;
+}
+
+calib::LayerStatistics statistics_from_json(const io::Json& json, const model::ModuleTree& tree) {
+  calib::LayerStatistics statistics;
+  for (const auto& [name, value] : json.items()) statistics.input_amax[tree.find(name)] = value;
+  return statistics;
+}
+
+// What begins with a chunk's forward pass and ends with its backward pass.
+struct Chunk {
+  int64_t index;
+  int64_t first_row;  // tokens in the chunks before
+  runtime::Windows windows;
+};
+
+std::vector<Chunk> make_chunks(const runtime::Windows& windows, int64_t chunk_windows) {
+  const auto step = static_cast<size_t>(chunk_windows > 0 ? chunk_windows : std::ssize(windows));
+  std::vector<Chunk> chunks;
+  int64_t first_row = 0;
+  for (size_t first = 0; first < windows.size(); first += step) {
+    const auto begin = windows.begin() + static_cast<std::ptrdiff_t>(first);
+    const auto end =
+        windows.begin() + static_cast<std::ptrdiff_t>(std::min(first + step, windows.size()));
+    chunks.push_back({std::ssize(chunks), first_row, runtime::Windows(begin, end)});
+    first_row += runtime::n_tokens(chunks.back().windows);
+  }
+  return chunks;
+}
+
+class Measurement {
+ public:
+  explicit Measurement(const SensitivityJob& job)
+      : job_(job),
+        tree_(job.model.tree()),
+        n_layers_(static_cast<int>(tree_.layers().size())),
+        groups_(make_groups(tree_)),
+        observed_plan_(plan_of(find_candidate("fp8"), tree_)),
+        observer_(observed_plan_, 0) {
+    for (const Candidate* candidate : job.candidates) {
+      VERNIER_CHECK(candidate->is_quantized());
+      plans_.push_back(plan_of(*candidate, tree_));
+    }
+  }
+
+  Sensitivity run() {
+    const std::vector<Chunk> chunks = make_chunks(job_.windows, job_.chunk_windows);
+    const bool is_one_pass = chunks.size() == 1;
+    if (!read_statistics() && !is_one_pass) observe(forward(job_.windows, &observer_, nullptr));
+    for (const Chunk& chunk : chunks) score(chunk);
+    return collect();
+  }
+
+ private:
+  std::string key(int64_t chunk, int layer) const {
+    return fmt::format("scores of chunk {}, layer {}", chunk, layer);
+  }
+  static std::string statistics_key(int layer) {
+    return fmt::format("statistics of layer {}", layer);
+  }
+  const io::Json* find(const std::string& key) const {
+    return job_.journal == nullptr ? nullptr : job_.journal->find(key);
+  }
+  void keep(const std::string& key, const io::Json& value) const {
+    if (job_.journal != nullptr) job_.journal->append(key, value);
+  }
+
+  // Whether an earlier run saw all of the text.
+  bool read_statistics() {
+    const io::Json* last = find(statistics_key(kOutsideStack));
+    if (last == nullptr) return false;
+    for (int layer = kOutsideStack; layer < n_layers_; ++layer) {
+      statistics_[layer] = statistics_from_json(*find(statistics_key(layer)), tree_);
+    }
+    return true;
+  }
+
+  runtime::HiddenStore forward(const runtime::Windows& windows, model::SiteHook* hook,
+                               const runtime::LayerInputs* inputs) const {
+    runtime::StreamOptions options;
+    options.batch_windows = job_.batch_windows;
+    options.placement = job_.placement;
+    options.spill_directory = job_.spill_directory;
+    options.hook = hook;
+    options.inputs = inputs;
+    options.progress = job_.progress;
+    options.phases = job_.phases;
+    options.label = hook != nullptr ? "calibrating" : "forward";
+    return runtime::stream_layers(job_.model, job_.weights, windows, options);
+  }
+
+  // The head's input ends what a forward pass has shown; the head's layer is written last, since it
+  // says that all are there.
+  void observe(const runtime::HiddenStore& hidden) {
+    runtime::visit_head_inputs(job_.model, job_.weights, hidden, [&](ConstAnyMatrixView normed) {
+      observer_.on_input(job_.model.head(), normed);
+    });
+    for (int layer = n_layers_ - 1; layer >= kOutsideStack; --layer) {
+      statistics_[layer] = observer_.layer(layer);
+      keep(statistics_key(layer), to_json(statistics_[layer]));
+    }
+  }
+
+  void score(const Chunk& chunk) {
+    int n_done = 0;  // layers from the head down
+    while (n_done <= n_layers_ && find(key(chunk.index, layer_at(n_done))) != nullptr) {
+      take(layer_scores_from_json(*find(key(chunk.index, layer_at(n_done++))), groups_));
+    }
+    if (n_done > n_layers_) return;
+
+    const int64_t n_rows = runtime::n_tokens(chunk.windows);
+    runtime::LayerInputs inputs;
+    for (int layer = 0; layer < n_layers_; ++layer) inputs.push_back(new_store(n_rows, 1));
+    const bool observes = statistics_.empty();
+    const runtime::HiddenStore hidden =
+        forward(chunk.windows, observes ? &observer_ : nullptr, &inputs);
+    if (observes) observe(hidden);
+    backward(chunk, n_done, inputs, hidden);
+  }
+
+  // The head first, then the layers from the last on.
+  int layer_at(int index) const { return index == 0 ? kOutsideStack : n_layers_ - index; }
+
+  runtime::HiddenStore new_store(int64_t n_rows, int64_t n_matrices) const {
+    return runtime::HiddenStore(n_rows, n_matrices * job_.model.hidden_size(), job_.placement,
+                                job_.spill_directory, job_.weights.device());
+  }
+
+  void backward(const Chunk& chunk, int n_done, const runtime::LayerInputs& inputs,
+                const runtime::HiddenStore& hidden) {
+    std::vector<QuantizedWeights> candidates;
+    for (const quant::QuantPlan& plan : plans_) {
+      candidates.emplace_back(tree_, job_.weights, plan, statistics_, job_.arithmetic);
+    }
+    Scorer scorer(groups_, plans_, candidates, chunk.windows, chunk.first_row,
+                  {job_.kinds, job_.score_tokens, job_.seed, job_.phases});
+    Keeper keeper(*this, chunk.index, n_done, scorer);
+    const runtime::BackwardOptions options{.batch_windows = job_.batch_windows,
+                                           .visitor = &keeper,
+                                           .progress = job_.progress,
+                                           .phases = job_.phases,
+                                           .label = "scoring"};
+    const runtime::HiddenStore gradients =
+        new_store(hidden.view().rows, static_cast<int64_t>(job_.kinds.n_losses()));
+    const std::vector<runtime::LossGradient> losses = make_losses(chunk);
+    runtime::backward_from_logits(job_.model, job_.weights, hidden, losses, gradients, options);
+    runtime::stream_layers_backward(job_.model, job_.weights, chunk.windows, inputs, gradients,
+                                    options);
+  }
+
+  // In the scorer's order. Each token's own: neither depends on how many tokens there are.
+  std::vector<runtime::LossGradient> make_losses(const Chunk& chunk) const {
+    std::vector<int32_t> targets;
+    for (const auto& window : chunk.windows) {
+      targets.insert(targets.end(), window.begin() + 1, window.end());
+      targets.push_back(kernels::kNoTarget);
+    }
+    const auto cross_entropy = [targets = std::move(targets)](
+                                   int64_t first_row, ConstAnyMatrixView logits, AnyMatrixView g) {
+      kernels::cross_entropy_gradient(
+          logits,
+          std::span(targets).subspan(static_cast<size_t>(first_row), static_cast<size_t>(g.rows)),
+          1.0f, g);
+    };
+    const auto probe = [this, first = chunk.first_row](int64_t first_row, ConstAnyMatrixView logits,
+                                                       AnyMatrixView g) {
+      kernels::fisher_probe(logits, job_.seed, static_cast<uint64_t>(first + first_row), 1.0f, g);
+    };
+    std::vector<runtime::LossGradient> losses;
+    if (job_.kinds.fisher) losses.push_back(cross_entropy);
+    if (job_.kinds.gauss_newton) losses.push_back(probe);
+    return losses;
+  }
+
+  // Passes layers that are not done yet on to the scorer and makes its scores durable.
+  class Keeper : public runtime::BackwardVisitor {
+   public:
+    Keeper(Measurement& measurement, int64_t chunk, int n_done, Scorer& scorer)
+        : measurement_(measurement), chunk_(chunk), n_done_(n_done), scorer_(scorer) {}
+
+    model::GradientHook* on_layer_begin(int layer) override {
+      const int index = layer == kOutsideStack ? 0 : measurement_.n_layers_ - layer;
+      return index < n_done_ ? nullptr : scorer_.on_layer_begin(layer);
+    }
+    void on_batch_begin(int64_t first_row, int64_t n_rows) override {
+      scorer_.on_batch_begin(first_row, n_rows);
+    }
+    void on_batch_done() override { scorer_.on_batch_done(); }
+    void on_layer_done(int layer) override {
+      scorer_.on_layer_done(layer);
+      measurement_.keep(measurement_.key(chunk_, layer),
+                        to_json(scorer_.scores(), measurement_.groups_));
+      measurement_.take(scorer_.scores());
+    }
+
+   private:
+    Measurement& measurement_;
+    int64_t chunk_;
+    int n_done_;
+    Scorer& scorer_;
+  };
+
+  void take(const LayerScores& scores) {
+    for (const auto& [group, candidates] : scores.sums) {
+      Total& total = totals_[group];
+      total.sums.resize(candidates.size());
+      total.n_tokens += scores.n_tokens;
+      for (size_t candidate = 0; candidate < candidates.size(); ++candidate) {
+        if (!candidates[candidate]) continue;
+        if (!total.sums[candidate]) total.sums[candidate].emplace();
+        total.sums[candidate]->add(*candidates[candidate]);
+      }
+    }
+  }
+
+  Sensitivity collect() {
+    Sensitivity result{std::move(statistics_), {}};
+    for (size_t group = 0; group < groups_.size(); ++group) {
+      const Total& total = totals_[group];
+      const double scale = 0.5 / static_cast<double>(std::max<int64_t>(total.n_tokens, 1));
+      GroupScores& scores = result.scores.emplace_back();
+      for (const std::optional<ScoreSums>& sums : total.sums) {
+        if (!sums) {
+          scores.emplace_back();
+          continue;
+        }
+        scores.push_back(Score{scale * sums->fisher, scale * sums->gauss_newton,
+                               scale * sums->gauss_newton_windows, 0});
+      }
+    }
+    return result;
+  }
+
+  struct Total {
+    std::vector<std::optional<ScoreSums>> sums;  // by candidate
+    int64_t n_tokens = 0;
+  };
+
+  const SensitivityJob& job_;
+  const model::ModuleTree& tree_;
+  int n_layers_;
+  std::vector<ModuleGroup> groups_;
+  quant::QuantPlan observed_plan_;
+  calib::AmaxObserver observer_;
+  std::vector<quant::QuantPlan> plans_;  // by candidate
+  Statistics statistics_;
+  std::map<size_t, Total> totals_;  // by group
+};
+
+}  // namespace
+
+Sensitivity measure_sensitivity(const SensitivityJob& job) { return Measurement(job).run(); }
+
+}  // namespace vernier::search
