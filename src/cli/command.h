@@ -25,6 +25,8 @@ Action declare_generate(CLI::App& app);
 Action declare_export(CLI::App& app);
 Action declare_evaluate(CLI::App& app);
 Action declare_inspect(CLI::App& app);
+Action declare_search(CLI::App& app);
+Action declare_bench(CLI::App& app);
 Action declare_recipes(CLI::App& app);
 
 // In the order in which help lists them.

@@ -20,6 +20,8 @@ constexpr int kOurFault = 70;
 constexpr std::array kCommands = {
     Command{"quantize", "calibrate and quantize a checkpoint", declare_quantize},
     Command{"generate", "generate text from a checkpoint, quantized or not", declare_generate},
+    Command{"search", "choose formats by sensitivity within a budget", declare_search},
+    Command{"bench", "measure the linears of a model on this machine", declare_bench},
     Command{"export", "turn a sharded checkpoint into a Hugging Face one", declare_export},
     Command{"evaluate", "perplexity and divergence of checkpoints, side by side", declare_evaluate},
     Command{"inspect", "show what is in a checkpoint; --verify checks it", declare_inspect},

@@ -13,13 +13,13 @@
 #include "cli/opened_model.h"
 #include "cli/quantize_flags.h"
 #include "cli/quantize_tables.h"
+#include "cli/search.h"
 #include "cli/staged_output.h"
 #include "export/hf_writer.h"
 #include "export/sharded_checkpoint.h"
 #include "quant/plan.h"
 #include "report/units.h"
 #include "runtime/memory_plan.h"
-#include "text/dataset.h"
 
 namespace vernier::cli {
 namespace {
@@ -58,48 +58,21 @@ quant::Recipe resolve_recipe(const QuantizeFlags& flags) {
   return recipe;
 }
 
-runtime::Windows read_calibration(const QuantizeFlags& flags, const model::StoredModel& source,
-                                  Console& console) {
-  const text::Tokenizer tokenizer(source.directory / "tokenizer.json");
-  text::WindowOptions options;
-  options.n_windows = flags.calib_size;
-  options.window_tokens = flags.calib_seq_length;
-  if (!source.eos_token_ids.empty()) options.separator = source.eos_token_ids.front();
-  if (!flags.seed.empty()) options.shuffle_seed = std::stoull(flags.seed);
-  if (flags.calib_dataset.empty()) {
-    console.note(
-        "no --calib-dataset: calibrating on the text in the program (the original recipe "
-        "downloads one)");
-  }
-  const std::vector<std::string> documents =
-      flags.calib_dataset.empty() ? std::vector<std::string>{text::default_calibration_document()}
-                                  : text::read_documents(flags.calib_dataset);
-  runtime::Windows windows = text::make_windows(tokenizer, documents, options);
-  if (static_cast<int64_t>(windows.size()) < flags.calib_size) {
-    console.note(
-        fmt::format("the calibration text gives {} sequences of {} tokens, {} were asked "
-                    "for",
-                    windows.size(), flags.calib_seq_length, flags.calib_size));
-  }
-  return windows;
-}
-
 Job prepare(const QuantizeFlags& flags, PhaseTimes& phases, Console& console) {
   const PhaseTimer timer(&phases, "open");
-  check_quantize_flags(flags);
   Job job{flags, open_device(flags.device), open_source(flags), resolve_recipe(flags), {}, {}, {}};
   job.plan = quant::make_plan(job.recipe, job.source.model->tree(),
                               {flags.weight_only, flags.unquantizable == "bf16"});
   runtime::JobSize size;
   if (job.plan.needs_calibration()) {
-    job.windows = read_calibration(flags, job.source, console);
+    job.windows = read_calibration(flags.calibration, job.source, console);
     size = {.n_windows = static_cast<int64_t>(job.windows.size()),
             .window_tokens = static_cast<int64_t>(job.windows.front().size()),
             .decodes_weights = decodes_weights(job.source)};
   }
   job.memory = runtime::plan_memory(
       *job.source.model, size, memory_limits(flags.device, job.device.get(), flags.max_memory));
-  if (flags.calib_batch_size > 0) job.memory.batch_windows = flags.calib_batch_size;
+  if (flags.calibration.batch_size > 0) job.memory.batch_windows = flags.calibration.batch_size;
   return job;
 }
 
@@ -233,8 +206,38 @@ void generate_afterwards(const Job& job, const std::filesystem::path& output, Co
   generate_all(quantized, job.device.get(), job.flags.generation, console);
 }
 
-int run(const QuantizeFlags& flags, Console& console) {
+// The flags with the recipe that a search found. The search's directory stays: it is beside the
+// output, and a second run of the command takes its recipe as it is.
+QuantizeFlags with_searched_recipe(QuantizeFlags flags, Console& console) {
+  SearchFlags search{.model = flags.model,
+                     .bits = {flags.auto_quantize_bits},
+                     .calibration = flags.calibration,
+                     .export_arithmetic = flags.export_arithmetic,
+                     .device = flags.device,
+                     .max_memory = flags.max_memory,
+                     .plan_only = flags.plan_only,
+                     .restart = flags.restart};
+  const std::string output = !flags.export_dir.empty()    ? flags.export_dir
+                             : !flags.sharded_dir.empty() ? flags.sharded_dir
+                                                          : model_base_name(flags.model);
+  search.output = fmt::format("{}_search_{:g}", output, flags.auto_quantize_bits);
+  const std::filesystem::path recipe = search_recipe(search);
+  if (std::filesystem::exists(recipe)) {
+    console.note(
+        fmt::format("taking {} of an earlier search; remove it to search again", recipe.string()));
+  } else {
+    run_search(search, console);
+  }
+  flags.recipe = recipe.string();
+  return flags;
+}
+
+int run(const QuantizeFlags& given, Console& console) {
   const Clock::time_point start = Clock::now();
+  check_quantize_flags(given);
+  const QuantizeFlags flags =
+      given.auto_quantize_bits > 0 ? with_searched_recipe(given, console) : given;
+  if (!std::filesystem::exists(flags.recipe) && given.auto_quantize_bits > 0) return 0;  // --plan
   PhaseTimes phases;
   const Job job = prepare(flags, phases, console);
   console.print(coverage_tables(job.plan, job.source.model->tree(), console.table_width()));

@@ -15,6 +15,12 @@ void declare_what(CLI::App& app, QuantizeFlags& flags) {
   auto* preset = app.add_option("--export-quant-cfg", flags.recipe,
                                 "recipe by name (see vernier recipes) or file");
   app.add_option("--recipe", flags.recipe, "the same")->excludes(preset);
+  app.add_option(
+         "--auto-quantize-bits", flags.auto_quantize_bits,
+         "search formats within so many bits a weight first (vernier search has more flags)")
+      ->check(CLI::PositiveNumber)
+      ->excludes(preset)
+      ->excludes("--recipe");
   app.add_flag("--weight-only", flags.weight_only, "leave inputs unquantized; needs no text");
   app.add_flag("--export-kv-cache-quant", flags.export_kv_cache_quant,
                "quantize the KV cache to FP8");
@@ -25,24 +31,11 @@ void declare_what(CLI::App& app, QuantizeFlags& flags) {
 }
 
 void declare_calibration(CLI::App& app, QuantizeFlags& flags) {
-  app.add_option("--calib-dataset", flags.calib_dataset,
-                 "calibration text: .txt or .jsonl, .zst or .xz allowed [a text in the program]");
-  app.add_option("--calib-size", flags.calib_size, "sequences")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  app.add_option("--calib-seq-length", flags.calib_seq_length, "tokens per sequence")
-      ->check(CLI::Range(1, 131072))
-      ->capture_default_str();
-  app.add_option("--calib-batch-size", flags.calib_batch_size,
-                 "sequences per forward pass; 0: about 16384 tokens")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+  declare_calibration_flags(app, flags.calibration);
   app.add_option("--calib-all-experts-ratio", flags.calib_all_experts_ratio,
                  "share of a layer's experts that each token visits for statistics; 0: as routed")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
-  app.add_option("--seed", flags.seed, "shuffle the documents with this seed [their order]")
-      ->check(CLI::NonNegativeNumber);
 }
 
 void declare_outputs(CLI::App& app, QuantizeFlags& flags) {
@@ -106,9 +99,10 @@ void check_quantize_flags(const QuantizeFlags& flags) {
   check_ranks("--tp", flags.tp);
   check_ranks("--pp", flags.pp);
   check_ranks("--ep", flags.ep);
-  if (flags.recipe.empty()) {
+  if (flags.recipe.empty() && flags.auto_quantize_bits == 0) {
     throw Error(ErrorKind::kInvalidArgument,
-                "--export-quant-cfg: missing, expected a recipe (vernier recipes lists them)");
+                "--export-quant-cfg: missing, expected a recipe (vernier recipes lists them) or "
+                "--auto-quantize-bits");
   }
   if (flags.export_kv_cache_quant && !flags.kv_cache_format.empty()) {
     throw Error(ErrorKind::kInvalidArgument,

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "cli/calibration.h"
 #include "cli/device_flags.h"
 #include "cli/generation.h"
 
@@ -12,7 +13,8 @@ namespace vernier::cli {
 
 struct QuantizeFlags {
   std::string model;
-  std::string recipe;  // a name or a file
+  std::string recipe;             // a name or a file
+  double auto_quantize_bits = 0;  // instead of a recipe: search one first
   std::string sharded_dir;
   std::string export_dir;
   std::string kv_cache_format;  // empty: as the recipe says
@@ -20,12 +22,8 @@ struct QuantizeFlags {
   bool weight_only = false;
   std::string unquantizable;
   // calibration
-  std::string calib_dataset;
-  int64_t calib_size = 512;
-  int64_t calib_seq_length = 512;
-  int64_t calib_batch_size = 0;  // 0: chosen by the planner
+  CalibrationFlags calibration;
   double calib_all_experts_ratio = 0;
-  std::string seed;  // empty: documents in their order
   // outputs
   std::string export_arithmetic = "cuda";
   std::string dtype = "auto";
