@@ -41,13 +41,18 @@ class PositionMixer : public Mixer {
     EXPECT_EQ(next_row, u.rows);
   }
 
+  void backward(ConstAnyMatrixView, std::span<const kernels::SequenceSpan>, Gradients,
+                GradientHook*, Gradients) const override {
+    ADD_FAILURE() << "no test runs it backward";
+  }
+
  private:
   std::vector<int64_t>* piece_rows_;
 };
 
 ResidualLayer position_layer(const std::vector<float>& norm_weight, float eps,
                              std::vector<int64_t>* piece_rows, int64_t piece_tokens = 4096) {
-  return ResidualLayer(Vector<float>(std::span<const float>(norm_weight), nullptr), eps,
+  return ResidualLayer("layer", Vector<float>(std::span<const float>(norm_weight), nullptr), eps,
                        std::make_unique<PositionMixer>(piece_rows), piece_tokens);
 }
 
