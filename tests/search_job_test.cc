@@ -162,6 +162,11 @@ TEST(SearchJob, RefusesWithOneSentence) {
        "absent.json"},
       {search_tiny() + Arguments{"--output-dir", "out", "--disable", "*experts.3.*"},
        "matches some modules of backbone.layers.1.mixer.experts and not others"},
+      {{"bench", "--gemm-table", "out", "--hf-model-id", latent, "--candidates", "nope"},
+       "unknown candidate \"nope\""},
+      {{"bench", "--gemm-table", "none/t.json", "--hf-model-id", latent},
+       "--gemm-table: none/t.json cannot be written"},
+      {{"bench", "--hf-model-id", latent}, "--gemm-table is required"},
       {{"quantize", "--hf-model-id", tiny_model().string(), "--export-dir", "out"},
        "--export-quant-cfg: missing"},
   };
