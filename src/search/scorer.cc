@@ -78,6 +78,7 @@ void Scorer::on_linear(const model::LinearPass& pass) {
   if (pass.module.expert >= 0) return;
   const size_t group = index_.of(pass.module);
   errors_of(group, pass.x.device);
+  if (sample_->size() == 0) return;
   AnyMatrix x_scratch, y_scratch;
   const ConstAnyMatrixView x = sample_->of(pass.x, x_scratch);
   const ConstAnyMatrixView y = sample_->of(pass.y, y_scratch);
@@ -93,6 +94,7 @@ void Scorer::on_linear(const model::LinearPass& pass) {
 void Scorer::on_experts(const model::ExpertsPass& pass) {
   const size_t group = index_.of(*pass.up.front());
   errors_of(group, pass.y.device);
+  if (sample_->size() == 0) return;
   AnyMatrix y_scratch;
   const ConstAnyMatrixView y = sample_->of(pass.y, y_scratch);
   AnyMatrix moved(y.rows, y.cols, DType::kF32, y.device);

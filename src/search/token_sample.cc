@@ -32,11 +32,12 @@ TokenSample::TokenSample(double share, uint64_t seed, int64_t first_row, int64_t
     rows_.push_back(row);
     within.push_back(static_cast<int32_t>(row - first_row));
   }
-  if (share < 1) within_ = Vector<int32_t>(std::span<const int32_t>(within), device);
+  takes_all_ = share == 1;
+  if (!takes_all_) within_ = Vector<int32_t>(std::span<const int32_t>(within), device);
 }
 
 ConstAnyMatrixView TokenSample::of(ConstAnyMatrixView matrix, AnyMatrix& scratch) const {
-  if (within_.size() == 0) return matrix;
+  if (takes_all_) return matrix;
   scratch = AnyMatrix(within_.size(), matrix.cols, matrix.dtype, matrix.device);
   kernels::gather_rows(matrix, within_, scratch);
   return scratch.view();

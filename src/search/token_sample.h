@@ -26,6 +26,7 @@ class TokenSample {
   ConstAnyMatrixView of(ConstAnyMatrixView matrix, AnyMatrix& scratch) const;
 
  private:
+  bool takes_all_ = true;
   std::vector<int64_t> rows_;
   Vector<int32_t> within_;
 };
