@@ -343,14 +343,8 @@ __global__ void __launch_bounds__(kThreads)
 
 template <int kDim>
 void launch(const AttentionBackwardPlan& plan, cudaStream_t stream) {
-  constexpr int kBytes = kSharedBytes<kDim>;
-  for (const auto kernel : {query_gradients<kDim>, cache_gradients<kDim>}) {
-    VERNIER_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
-  }
-  query_gradients<kDim><<<plan.n_row_blocks, kThreads, kBytes, stream>>>(plan);
-  check_launch();
-  cache_gradients<kDim><<<plan.n_key_blocks, kThreads, kBytes, stream>>>(plan);
-  check_launch();
+  launch_tiles<kThreads, kSharedBytes<kDim>>(query_gradients<kDim>, cache_gradients<kDim>, plan,
+                                             stream);
 }
 
 }  // namespace

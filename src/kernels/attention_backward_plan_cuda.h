@@ -17,6 +17,7 @@
 #include <cstdint>
 
 #include "kernels/attention_plan_cuda.h"
+#include "tensor/device_cuda.h"
 
 namespace vernier::kernels::cuda {
 
@@ -88,22 +89,11 @@ struct AttentionBackwardTile {
   }
 };
 
-template <class First>
-__device__ inline const AttentionBackwardPlan::Sequence& find_sequence(
-    const AttentionBackwardPlan& plan, int32_t index, First first) {
-  int32_t low = 0;
-  int32_t high = plan.n_sequences;
-  while (high - low > 1) {
-    const int32_t middle = (low + high) / 2;
-    (plan.sequences[middle].*first <= index ? low : high) = middle;
-  }
-  return plan.sequences[low];
-}
-
 // The last tiles of rows see the most keys: they go first.
 __device__ inline AttentionBackwardTile find_row_tile(const AttentionBackwardPlan& plan) {
   const auto& sequence =
-      find_sequence(plan, blockIdx.x, &AttentionBackwardPlan::Sequence::first_row_block);
+      find_sequence(plan.sequences, plan.n_sequences,
+                    &AttentionBackwardPlan::Sequence::first_row_block, blockIdx.x);
   const int32_t index = blockIdx.x - sequence.first_row_block;
   const int32_t n_tiles = (sequence.n_rows + plan.tile - 1) / plan.tile;
   const int32_t first = (n_tiles - 1 - index / plan.n_kv_heads) * plan.tile;
@@ -114,13 +104,27 @@ __device__ inline AttentionBackwardTile find_row_tile(const AttentionBackwardPla
 // The first tiles of keys are seen by the most rows.
 __device__ inline AttentionBackwardTile find_key_tile(const AttentionBackwardPlan& plan) {
   const auto& sequence =
-      find_sequence(plan, blockIdx.x, &AttentionBackwardPlan::Sequence::first_key_block);
+      find_sequence(plan.sequences, plan.n_sequences,
+                    &AttentionBackwardPlan::Sequence::first_key_block, blockIdx.x);
   int32_t index = blockIdx.x - sequence.first_key_block;
   const int32_t part = index % plan.n_parts;
   index /= plan.n_parts;
   const int32_t first = index / plan.n_kv_heads * plan.tile;
   return {plan, sequence, index % plan.n_kv_heads,
           part, first,    min(first + plan.tile, sequence.n_tokens)};
+}
+
+// One kernel after the other: of a head's padded width, over tiles of rows, then of keys.
+template <int kThreads, int kBytes, class Kernel>
+void launch_tiles(Kernel* query_gradients, Kernel* cache_gradients,
+                  const AttentionBackwardPlan& plan, cudaStream_t stream) {
+  for (Kernel* kernel : {query_gradients, cache_gradients}) {
+    VERNIER_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
+  }
+  query_gradients<<<plan.n_row_blocks, kThreads, kBytes, stream>>>(plan);
+  check_launch();
+  cache_gradients<<<plan.n_key_blocks, kThreads, kBytes, stream>>>(plan);
+  check_launch();
 }
 
 #endif

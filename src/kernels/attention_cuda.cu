@@ -36,7 +36,8 @@ __device__ float weight_of(const AttentionPlan& plan, float max, float largest) 
 template <int kDim, class T>
 __global__ void __launch_bounds__(32 * kMergeWarps)
     merge_splits(const __grid_constant__ AttentionPlan plan) {
-  const auto& sequence = find_sequence(plan, blockIdx.x, &AttentionPlan::Sequence::first_merged);
+  const auto& sequence = find_sequence(plan.sequences, plan.n_sequences,
+                                       &AttentionPlan::Sequence::first_merged, blockIdx.x);
   const int32_t index = blockIdx.x - sequence.first_merged;
   const AttentionTile row{sequence, index / sequence.n_rows, 0, index % sequence.n_rows, 1, 0, 0};
   const int lane = threadIdx.x % 32;

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/sequence_search_cuda.h"
 #include "tensor/dtype.h"
 
 namespace vernier::kernels::cuda {
@@ -62,19 +63,6 @@ void launch_attention_f32(const AttentionPlan& plan, DType elems, cudaStream_t s
 
 #if defined(__CUDACC__)
 
-// The sequence whose `first` is the last not above `index`.
-template <class First>
-__device__ inline const AttentionPlan::Sequence& find_sequence(const AttentionPlan& plan,
-                                                               int32_t index, First first) {
-  int32_t low = 0;
-  int32_t high = plan.n_sequences;
-  while (high - low > 1) {
-    const int32_t middle = (low + high) / 2;
-    (plan.sequences[middle].*first <= index ? low : high) = middle;
-  }
-  return plan.sequences[low];
-}
-
 // A block's piece.
 struct AttentionTile {
   const AttentionPlan::Sequence& sequence;
@@ -105,7 +93,8 @@ struct AttentionTile {
 
 // The last tiles see the most keys: they go first, so that no block is left with a long one.
 __device__ inline AttentionTile find_tile(const AttentionPlan& plan, int32_t block) {
-  const auto& sequence = find_sequence(plan, block, &AttentionPlan::Sequence::first_block);
+  const auto& sequence =
+      find_sequence(plan.sequences, plan.n_sequences, &AttentionPlan::Sequence::first_block, block);
   int32_t index = block - sequence.first_block;
   const int32_t split = index % sequence.n_splits;
   index /= sequence.n_splits;

@@ -23,6 +23,7 @@
 #include "kernels/column_sums_cuda.h"
 #include "kernels/cuda.h"
 #include "kernels/packs_cuda.h"
+#include "kernels/sequence_search_cuda.h"
 #include "kernels/sigmoid.h"
 #include "tensor/device_cuda.h"
 
@@ -44,16 +45,6 @@ struct RunTable {
   int32_t n_sequences = 0;
   int32_t n_runs = 0;
   Sequence sequences[kMaxSequences];
-
-  __device__ const Sequence& sequence_of(int run) const {
-    int low = 0;
-    int high = n_sequences;
-    while (high - low > 1) {
-      const int middle = (low + high) / 2;
-      (sequences[middle].first_run <= run ? low : high) = middle;
-    }
-    return sequences[low];
-  }
 };
 
 struct ConvGradient {
@@ -170,7 +161,8 @@ __global__ void __launch_bounds__(kThreads, 4)
   using Channels = Pack<T, kChannels>;
   const int channel = (blockIdx.y * kThreads + threadIdx.x) * kChannels;
   if (channel >= conv.n_channels) return;
-  const auto& sequence = table.sequence_of(blockIdx.x);
+  const auto& sequence =
+      find_sequence(table.sequences, table.n_sequences, &RunTable::Sequence::first_run, blockIdx.x);
   const int64_t first = sequence.first_row;
   const int64_t begin = int64_t{static_cast<int>(blockIdx.x) - sequence.first_run} * kRunTokens;
   const int64_t end = min(sequence.n_rows, begin + kRunTokens);

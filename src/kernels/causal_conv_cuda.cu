@@ -20,6 +20,7 @@
 #include "base/error.h"
 #include "kernels/cuda.h"
 #include "kernels/packs_cuda.h"
+#include "kernels/sequence_search_cuda.h"
 #include "kernels/silu_cuda.h"
 #include "tensor/device_cuda.h"
 
@@ -52,16 +53,6 @@ struct ConvWeights {
   int n_channels;
   int n_taps;
 };
-
-__device__ int find_sequence(const ConvTable& table, int run) {
-  int low = 0;
-  int high = table.n_sequences;
-  while (high - low > 1) {
-    const int middle = (low + high) / 2;
-    (table.sequences[middle].first_run <= run ? low : high) = middle;
-  }
-  return low;
-}
 
 // Some channels of a sequence's inputs, the history before row 0.
 template <class T, int kChannels>
@@ -141,7 +132,8 @@ __global__ void __launch_bounds__(kThreads)
              Rows<T> y) {
   const int channel = (blockIdx.y * kThreads + threadIdx.x) * kChannels;
   if (channel >= weights.n_channels) return;
-  const auto& sequence = table.sequences[find_sequence(table, blockIdx.x)];
+  const auto& sequence = find_sequence(table.sequences, table.n_sequences,
+                                       &ConvTable::Sequence::first_run, blockIdx.x);
   const int64_t begin = int64_t{static_cast<int>(blockIdx.x) - sequence.first_run} * kRunTokens;
   const int n_tokens =
       static_cast<int>(min(static_cast<int64_t>(kRunTokens), sequence.n_rows - begin));
