@@ -14,6 +14,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "kernels/block_sums_cuda.h"
 #include "kernels/cuda.h"
 #include "kernels/loss.h"
 #include "kernels/packs_cuda.h"
@@ -111,7 +112,7 @@ __device__ Sums sums_of_thread(const float* row, int n, const SignsOfRow& signs)
   return sums;
 }
 
-// The largest and the sum of all threads' values, in every thread.
+// The largest of all threads' values, in every thread.
 __device__ float max_of_block(float value) {
   __shared__ float warps[kWarps];
 #pragma unroll
@@ -123,17 +124,6 @@ __device__ float max_of_block(float value) {
   __syncthreads();
   for (const float each : warps) value = fmaxf(value, each);
   return value;
-}
-__device__ double sum_of_block(double value) {
-  __shared__ double warps[kWarps];
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(~0u, value, step);
-  __syncthreads();
-  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;
-  __syncthreads();
-  double total = 0;
-  for (const double each : warps) total += each;
-  return total;
 }
 
 // What softmax needs to know of a row.
@@ -147,8 +137,8 @@ struct RowSoftmax {
   __device__ static RowSoftmax of(const float* row, int n, const SignsOfRow& signs) {
     Sums sums = sums_of_thread<N>(row, n, signs);
     sums.raise(max_of_block(sums.max));
-    const double root = 1 / sqrt(sum_of_block(sums.exps));
-    const double signed_roots = sum_of_block(sums.signed_roots);
+    const double root = 1 / sqrt(sum_of_block<kWarps>(sums.exps));
+    const double signed_roots = sum_of_block<kWarps>(sums.signed_roots);
     return {sums.max, static_cast<float>(root), static_cast<float>(signed_roots * root)};
   }
   // sqrt(p).

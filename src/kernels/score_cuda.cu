@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <vector>
 
+#include "kernels/block_sums_cuda.h"
 #include "kernels/cuda.h"
 #include "kernels/packs_cuda.h"
 #include "tensor/device_cuda.h"
@@ -44,18 +45,6 @@ __device__ Peak peak_of_block(Peak peak) {
   __syncthreads();
   for (int warp = 0; warp < kWarps; ++warp) peak.meet({values[warp], indexes[warp]});
   return peak;
-}
-
-// The sum of all threads' values, in every thread.
-__device__ double sum_of_block(double value) {
-  __shared__ double warps[kWarps];
-  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(~0u, value, step);
-  __syncthreads();
-  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;
-  __syncthreads();
-  double total = 0;
-  for (const double each : warps) total += each;
-  return total;
 }
 
 // Calls take(index, p[index], q[index]) for the thread's part of two rows, in ascending order. N: 4
@@ -100,7 +89,7 @@ __global__ void __launch_bounds__(kThreads)
   const float max = peak_of_block(peak).value;
   double sum = 0;
   for_each_logit<N>(own, n, [&](int, float value) { sum += expf(value - max); });
-  sum = sum_of_block(sum);
+  sum = sum_of_block<kWarps>(sum);
   if (threadIdx.x != 0) return;
   scores[blockIdx.x] = TokenScore{.nll = max + log(sum) - own[target]};
 }
@@ -126,9 +115,9 @@ __global__ void __launch_bounds__(kThreads)
     q_sum += expf(q_value - q_peak.value);
     if (e != 0) weighted += e * (double{p_value} - q_value - shift);
   });
-  p_sum = sum_of_block(p_sum);
-  q_sum = sum_of_block(q_sum);
-  weighted = sum_of_block(weighted);
+  p_sum = sum_of_block<kWarps>(p_sum);
+  q_sum = sum_of_block<kWarps>(q_sum);
+  weighted = sum_of_block<kWarps>(weighted);
   if (threadIdx.x != 0) return;
   const int target = targets[blockIdx.x];
   TokenScore score;
