@@ -1,28 +1,13 @@
 // The gradients of the Mamba-2 scan: checks and dispatch.
 #include "kernels/ssm_scan_backward.h"
 
-#include "kernels/checks.h"
 #include "kernels/cpu.h"
 #include "kernels/cuda.h"
+#include "kernels/scan_checks.h"
 #include "kernels/ssm_scan_backward_scratch.h"
 
 namespace vernier::kernels {
 namespace {
-
-void check_inputs(const SsmShape& shape, const SsmInputs& in, ConstAnyMatrixView g_y) {
-  VERNIER_CHECK(shape.n_groups > 0 && shape.n_heads % shape.n_groups == 0 && shape.chunk > 0);
-  const int64_t n_tokens = in.x.rows;
-  VERNIER_CHECK(has_shape(in.x, n_tokens, shape.n_heads * shape.head_dim));
-  VERNIER_CHECK(same_shape(g_y, in.x));
-  VERNIER_CHECK(has_shape(in.b, n_tokens, shape.n_groups * shape.state_dim));
-  VERNIER_CHECK(same_shape(in.c, in.b));
-  VERNIER_CHECK(has_shape(in.dt, n_tokens, shape.n_heads) && has_dtype(in.dt, DType::kF32));
-  VERNIER_CHECK(in.a.size == shape.n_heads && in.d.size == shape.n_heads);
-  VERNIER_CHECK(is_activation(g_y) && in.x.dtype == g_y.dtype && in.b.dtype == g_y.dtype &&
-                in.c.dtype == g_y.dtype);
-  VERNIER_CHECK(same_place(
-      g_y.device, {in.x.device, in.b.device, in.c.device, in.dt.device, in.a.device, in.d.device}));
-}
 
 void check_gradients(const SsmInputs& in, const SsmGradients& out) {
   Device* const device = in.x.device;
@@ -40,12 +25,7 @@ void run_on_host(const SsmShape& shape, const SsmInputs& in,
                  std::span<const SequenceSpan> sequences, ConstAnyMatrixView g_y,
                  const SsmGradients& out) {
   for (const auto& [first_row, n_rows] : sequences) {
-    const HostScanInputs own{.x = in.x.row_range(first_row, n_rows).host(),
-                             .b = in.b.row_range(first_row, n_rows).host(),
-                             .c = in.c.row_range(first_row, n_rows).host(),
-                             .dt = in.dt.row_range(first_row, n_rows).host(),
-                             .a = in.a.host(),
-                             .d = in.d.host()};
+    const HostScanInputs own = host_rows(in, first_row, n_rows);
     const HostScanGradients gradients{.x = out.x.row_range(first_row, n_rows).host(),
                                       .b = out.b.row_range(first_row, n_rows).host(),
                                       .c = out.c.row_range(first_row, n_rows).host(),
@@ -61,7 +41,8 @@ void run_on_host(const SsmShape& shape, const SsmInputs& in,
 void ssm_scan_backward(const SsmShape& shape, const SsmInputs& inputs,
                        std::span<const SequenceSpan> sequences, ConstAnyMatrixView g_y,
                        const SsmGradients& gradients) {
-  check_inputs(shape, inputs, g_y);
+  check_scan_inputs(shape, inputs, g_y);
+  VERNIER_CHECK(shape.chunk > 0);
   check_gradients(inputs, gradients);
   VERNIER_CHECK(all_within(sequences, inputs.x.rows));
   if (g_y.device != nullptr) {

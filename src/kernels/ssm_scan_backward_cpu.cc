@@ -22,19 +22,11 @@
 
 #include "kernels/cpu.h"
 #include "kernels/gemm_cpu.h"
+#include "kernels/scan_cpu.h"
 #include "kernels/vec.h"
 
 namespace vernier::kernels::cpu {
 namespace {
-
-constexpr int64_t kUnitHeads = 8;
-// Longer chunks are cut: the products within a chunk grow with its square, half of them masked.
-constexpr int64_t kMaxChunk = 64;
-
-// exp(later - earlier), at most 1 also where rounding would make the exponent positive.
-float decay_between(double later, double earlier) {
-  return std::exp(std::min(0.0f, static_cast<float>(later - earlier)));
-}
 
 float dot(const float* x, const float* y, int64_t n) {
   float sum = 0;
@@ -46,17 +38,6 @@ float dot(const float* x, const float* y, int64_t n) {
 // y += factor x.
 void add_scaled(float factor, const float* x, float* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] += factor * x[i];
-}
-
-// out[t] = factor(t) * in[t]; out may be in.
-template <class Factor>
-void scale_rows(ConstMatrixView in, Factor factor, MatrixView out) {
-  for (int64_t t = 0; t < in.rows; ++t) {
-    const float scale = factor(t);
-    const float* from = in.row(t).data();
-    float* to = out.row(t).data();
-    for (int64_t n = 0; n < in.cols; ++n) to[n] = scale * from[n];
-  }
 }
 
 // Square matrices, one for each chunk of a sequence.

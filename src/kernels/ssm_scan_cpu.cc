@@ -12,14 +12,11 @@
 
 #include "kernels/cpu.h"
 #include "kernels/gemm_cpu.h"
+#include "kernels/scan_cpu.h"
 #include "kernels/vec.h"
 
 namespace vernier::kernels::cpu {
 namespace {
-
-constexpr int64_t kUnitHeads = 8;
-// Longer chunks are cut: the products within a chunk grow with its square, half of them masked.
-constexpr int64_t kMaxChunk = 64;
 
 // A chunk's inputs of one head.
 struct HeadChunk {
@@ -42,11 +39,6 @@ struct Workspace {
   std::vector<float> scaled;      // C or B, rows scaled
 };
 
-// exp(c_l - c_s), at most 1 also where rounding would make the exponent positive.
-float decay_between(double later, double earlier) {
-  return std::exp(std::min(0.0f, static_cast<float>(later - earlier)));
-}
-
 // Row l of M; zeros beyond the diagonal.
 void fill_mix_row(const HeadChunk& chunk, const double* log_decay, int64_t l, float* row) {
   for (int64_t s = 0; s <= l; ++s) {
@@ -57,17 +49,6 @@ void fill_mix_row(const HeadChunk& chunk, const double* log_decay, int64_t l, fl
   for (int64_t s = 0; s <= l; ++s) row[s] *= cb[s] * chunk.dt.data[s * chunk.dt.row_stride];
   row[l] += chunk.d;
   std::fill(row + l + 1, row + chunk.n_tokens(), 0.0f);
-}
-
-// out[t] = factor(t) * in[t].
-template <class Factor>
-void scale_rows(ConstMatrixView in, Factor factor, MatrixView out) {
-  for (int64_t t = 0; t < in.rows; ++t) {
-    const float scale = factor(t);
-    const float* from = in.row(t).data();
-    float* to = out.row(t).data();
-    for (int64_t n = 0; n < in.cols; ++n) to[n] = scale * from[n];
-  }
 }
 
 void scan_chunk(const HeadChunk& chunk, Workspace& work, MatrixView state, MatrixView y) {
