@@ -9,18 +9,16 @@
 // An input is larger than twice the second-level cache.
 #include <benchmark/benchmark.h>
 
-#include <functional>
 #include <random>
 #include <string>
 #include <vector>
 
-#include "base/median.h"
 #include "formats/bf16.h"
+#include "kernels/device_turns.h"
 #include "kernels/elementwise.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rms_norm_encode.h"
 #include "tensor/device_bench.h"
-#include "tensor/device_cuda.h"
 
 namespace vernier::kernels {
 namespace {
@@ -29,44 +27,6 @@ using formats::Format;
 
 constexpr int64_t kTokens = 16384;
 constexpr int64_t kChannels = 4096;
-
-// Never freed: the driver may be gone when static objects are destroyed.
-Device* device() {
-  static Device* const device = open_device({}).release();
-  return device;
-}
-
-using Job = std::function<void()>;
-
-// Seconds of each job in each turn; all is queued without a pause.
-std::vector<std::vector<double>> seconds_in_turn(const std::vector<Job>& jobs, int n_turns) {
-  constexpr int kWarmUps = 3;
-  for (int turn = 0; turn < kWarmUps; ++turn) {
-    for (const Job& job : jobs) job();
-  }
-  std::vector<cudaEvent_t> events(jobs.size() * static_cast<size_t>(n_turns) + 1);
-  for (cudaEvent_t& event : events) VERNIER_CUDA(cudaEventCreate(&event));
-  VERNIER_CUDA(cudaEventRecord(events[0], stream_of(device())));
-  for (size_t run = 0; run + 1 < events.size(); ++run) {
-    jobs[run % jobs.size()]();
-    VERNIER_CUDA(cudaEventRecord(events[run + 1], stream_of(device())));
-  }
-  device()->synchronize();
-  std::vector<std::vector<double>> seconds(jobs.size());
-  for (size_t run = 0; run + 1 < events.size(); ++run) {
-    float ms = 0;
-    VERNIER_CUDA(cudaEventElapsedTime(&ms, events[run], events[run + 1]));
-    seconds[run % jobs.size()].push_back(ms / 1e3);
-  }
-  for (const cudaEvent_t event : events) VERNIER_CUDA(cudaEventDestroy(event));
-  return seconds;
-}
-
-double median_ratio(const std::vector<double>& over, const std::vector<double>& under) {
-  std::vector<double> ratios;
-  for (size_t turn = 0; turn < over.size(); ++turn) ratios.push_back(over[turn] / under[turn]);
-  return median(ratios);
-}
 
 // `bytes`: what the job has to read and write.
 void report(benchmark::State& state, int64_t bytes, const Job& ours, const Job& two_passes) {

@@ -14,8 +14,8 @@
 #include <string>
 #include <vector>
 
-#include "base/median.h"
 #include "formats/bf16.h"
+#include "kernels/device_turns.h"
 #include "kernels/gemm_cuda.h"
 #include "kernels/gemm_plans_cuda.h"
 #include "kernels/gemm_search_cuda.h"
@@ -29,12 +29,6 @@ namespace {
 using formats::Format;
 using formats::PackedTensor;
 using Clock = std::chrono::steady_clock;
-
-// Never freed: the driver may be gone when static objects are destroyed.
-Device* device() {
-  static Device* const device = open_device({}).release();
-  return device;
-}
 
 // A million of normal values, in BF16, and where the next matrix begins among them.
 const AnyMatrix& random_values() {
@@ -87,32 +81,6 @@ AnyMatrix coded(ConstAnyMatrixView x) {
   return codes;
 }
 
-using Job = std::function<void()>;
-
-// Seconds of each job in each round; the jobs take turns, and all is queued without a pause.
-std::vector<std::vector<double>> seconds_in_turn(const std::vector<Job>& jobs, int n_rounds) {
-  constexpr int kWarmUps = 3;
-  for (int round = 0; round < kWarmUps; ++round) {
-    for (const Job& job : jobs) job();
-  }
-  std::vector<cudaEvent_t> events(jobs.size() * static_cast<size_t>(n_rounds) + 1);
-  for (cudaEvent_t& event : events) VERNIER_CUDA(cudaEventCreate(&event));
-  VERNIER_CUDA(cudaEventRecord(events[0], stream_of(device())));
-  for (size_t run = 0; run + 1 < events.size(); ++run) {
-    jobs[run % jobs.size()]();
-    VERNIER_CUDA(cudaEventRecord(events[run + 1], stream_of(device())));
-  }
-  device()->synchronize();
-  std::vector<std::vector<double>> seconds(jobs.size());
-  for (size_t run = 0; run + 1 < events.size(); ++run) {
-    float ms = 0;
-    VERNIER_CUDA(cudaEventElapsedTime(&ms, events[run], events[run + 1]));
-    seconds[run % jobs.size()].push_back(ms / 1e3);
-  }
-  for (const cudaEvent_t event : events) VERNIER_CUDA(cudaEventDestroy(event));
-  return seconds;
-}
-
 struct Work {
   double flops = 0;
   double bytes = 0;
@@ -130,12 +98,7 @@ void report(benchmark::State& state, const Work& work, const Job& ours, const ch
   if (work.flops > 0) state.counters["FLOP/s"] = work.flops / our_median;
   if (work.bytes > 0) state.counters["bytes/s"] = work.bytes / our_median;
   if (!rival) return;
-  std::vector<double> ratios;
-  for (int round = 0; round < kRounds; ++round) {
-    ratios.push_back(seconds[1][static_cast<size_t>(round)] /
-                     seconds[0][static_cast<size_t>(round)]);
-  }
-  state.counters[ratio] = median(ratios);
+  state.counters[ratio] = median_ratio(seconds[1], seconds[0]);
 }
 
 // --- The best algorithm there is.

@@ -4,7 +4,7 @@
 
 #include "kernels/central_differences.h"
 #include "kernels/reference.h"
-#include "kernels/test_support.h"
+#include "kernels/router_test_support.h"
 
 namespace vernier::kernels {
 namespace {
@@ -91,19 +91,8 @@ TEST(RouterBackwardReference, GatherIsTheDerivative) {
   });
 }
 
-class RouterBackward : public OnEveryTarget {
+class RouterBackward : public OnEveryTargetWithRoutings {
  protected:
-  // Every token's experts random and distinct, in ascending order, weights random.
-  Routing random_routing(int64_t n_tokens, int64_t n_experts, int64_t top_k, uint32_t seed) const {
-    std::mt19937 engine(seed);
-    std::vector<int32_t> all(static_cast<size_t>(n_experts));
-    std::iota(all.begin(), all.end(), 0);
-    std::vector<int32_t> experts;
-    for (int64_t token = 0; token < n_tokens; ++token) {
-      std::sample(all.begin(), all.end(), std::back_inserter(experts), top_k, engine);
-    }
-    return {top_k, vector(experts), vector(random_vector(n_tokens * top_k, seed + 1))};
-  }
   Matrix route_there(const RouterShape& shape, ConstMatrixView logits,
                      const std::vector<int32_t>& experts,
                      const std::vector<float>& g_weights) const {

@@ -3,7 +3,7 @@
 #include <numeric>
 
 #include "kernels/reference.h"
-#include "kernels/test_support.h"
+#include "kernels/router_test_support.h"
 
 namespace vernier::kernels {
 namespace {
@@ -15,7 +15,7 @@ float sigmoid(float x) { return 1 / (1 + std::exp(-x)); }
 constexpr RouterShape kPlain{
     .n_experts = 4, .top_k = 2, .n_groups = 1, .top_groups = 1, .normalize = true, .scale = 1};
 
-class Router : public OnEveryTarget {
+class Router : public OnEveryTargetWithRoutings {
  protected:
   // A routing in host memory, made there.
   struct Found {
@@ -27,18 +27,6 @@ class Router : public OnEveryTarget {
     const Routing routing = route(shape, to_device(logits, device()), vector(bias));
     EXPECT_EQ(routing.top_k, shape.top_k);
     return {routing.experts.to_host(), routing.weights.to_host()};
-  }
-
-  // Every token's experts random and distinct, in ascending order, weights random.
-  Routing random_routing(int64_t n_tokens, int64_t n_experts, int64_t top_k, uint32_t seed) const {
-    std::mt19937 engine(seed);
-    std::vector<int32_t> all(static_cast<size_t>(n_experts));
-    std::iota(all.begin(), all.end(), 0);
-    std::vector<int32_t> experts;
-    for (int64_t token = 0; token < n_tokens; ++token) {
-      std::sample(all.begin(), all.end(), std::back_inserter(experts), top_k, engine);
-    }
-    return {top_k, vector(experts), vector(random_vector(n_tokens * top_k, seed + 1))};
   }
 };
 using RouterOnEveryTarget = Router;

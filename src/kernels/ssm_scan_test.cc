@@ -5,7 +5,7 @@
 #include "base/error.h"
 #include "kernels/linear.h"
 #include "kernels/reference.h"
-#include "kernels/test_support.h"
+#include "kernels/scan_test_support.h"
 
 namespace vernier::kernels {
 namespace {
@@ -18,46 +18,16 @@ struct Form {
 };
 constexpr Form kForms[] = {{"chunked", ssm_scan_chunked}, {"recurrent", ssm_scan_recurrent}};
 
-// A random scan of sequences that follow one another. x, b and c are columns of one matrix, as they
-// are of the convolution's output; `skew` columns before them, and beside states and outputs,
-// belong to nobody.
-struct Scan {
-  SsmShape shape;
-  std::vector<int64_t> lengths;
-  int64_t skew;
-  Matrix xbc, dt, initial;
-  std::vector<float> a, d;
+// The scan with states at the start, beside which `skew` columns belong to nobody.
+struct Scan : RandomScan {
+  Matrix initial;
 
   Scan(const SsmShape& shape, std::vector<int64_t> lengths, int64_t skew = 0)
-      : shape(shape),
-        lengths(std::move(lengths)),
-        skew(skew),
-        xbc(random_matrix(n_tokens(), skew + n_channels() + 2 * n_bc(), 1)),
-        dt(random_matrix(n_tokens(), shape.n_heads, 4)),
-        initial(random_matrix(n_sequences() * n_channels(), shape.state_dim + skew, 5)),
-        a(random_vector(shape.n_heads, 6)),
-        d(random_vector(shape.n_heads, 7)) {
-    for (float& value : dt.values()) value = std::min(1.0f, std::abs(value));
-    for (float& value : a) value = -std::exp(value);
-  }
+      : RandomScan(shape, std::move(lengths), skew),
+        initial(random_matrix(n_sequences() * n_channels(), shape.state_dim + skew, 5)) {}
 
   int64_t n_sequences() const { return std::ssize(lengths); }
-  int64_t n_tokens() const { return std::accumulate(lengths.begin(), lengths.end(), int64_t{0}); }
-  int64_t n_channels() const { return shape.n_heads * shape.head_dim; }
-  int64_t n_bc() const { return shape.n_groups * shape.state_dim; }
 
-  template <class View>
-  View x(const View& columns) const {
-    return columns.col_range(skew, n_channels());
-  }
-  template <class View>
-  View b(const View& columns) const {
-    return columns.col_range(skew + n_channels(), n_bc());
-  }
-  template <class View>
-  View c(const View& columns) const {
-    return columns.col_range(skew + n_channels() + n_bc(), n_bc());
-  }
   template <class View>
   View state(const View& states, int64_t sequence) const {
     return states.row_range(sequence * n_channels(), n_channels()).col_range(0, shape.state_dim);
@@ -74,14 +44,7 @@ Result reference(const Scan& scan) {
   int64_t first = 0;
   for (int64_t i = 0; i < scan.n_sequences(); ++i) {
     const int64_t n = scan.lengths[i];
-    const ConstMatrixView rows = scan.xbc.view().row_range(first, n);
-    const HostScanInputs inputs{.x = scan.x(rows),
-                                .b = scan.b(rows),
-                                .c = scan.c(rows),
-                                .dt = scan.dt.view().row_range(first, n),
-                                .a = scan.a,
-                                .d = scan.d};
-    ref::ssm_scan_recurrent(scan.shape, inputs, scan.state(result.states.view(), i),
+    ref::ssm_scan_recurrent(scan.shape, scan.inputs(first, n), scan.state(result.states.view(), i),
                             result.y.view().row_range(first, n));
     first += n;
   }
