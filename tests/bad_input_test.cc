@@ -18,8 +18,6 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 
-using Arguments = std::vector<std::string>;
-
 struct Case {
   std::string name;
   std::string sentence;  // a part of it

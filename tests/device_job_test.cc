@@ -16,12 +16,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using ::testing::EndsWith;
-using Arguments = std::vector<std::string>;
-
-Arguments operator+(Arguments left, const Arguments& right) {
-  left.insert(left.end(), right.begin(), right.end());
-  return left;
-}
 
 const Arguments kHost = {"--device", "cpu"};
 const Arguments kFloat32 = {"--device", "cuda", "--compute-dtype", "float32"};

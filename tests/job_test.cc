@@ -17,12 +17,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
-using Arguments = std::vector<std::string>;
-
-Arguments operator+(Arguments left, const Arguments& right) {
-  left.insert(left.end(), right.begin(), right.end());
-  return left;
-}
 
 // A calibrated job on the bundled model, short enough for a test.
 Arguments quantize_tiny() {
@@ -35,10 +29,6 @@ Arguments quantize_tiny() {
           "--calib-size",
           "4",
           "--skip-generate"};
-}
-
-void expect_success(const Outcome& outcome) {
-  EXPECT_EQ(outcome.status, 0) << outcome.out << outcome.err;
 }
 
 TEST(Job, AShardedCheckpointExportsToTheBytesOfADirectExport) {
@@ -75,23 +65,7 @@ TEST(Job, SmallShardsHoldTheSameTensors) {
 TEST(Job, KilledAnywhereAndRunAgainItGivesTheSameBytes) {
   const ScratchDirectory scratch;
   const Arguments args = quantize_tiny() + Arguments{"--megatron-save-path"};
-  expect_success(run(args + Arguments{"whole"}, scratch.path()));
-  const fs::path journal = scratch.path() / "broken.vernier-staging" / "journal";
-  int n_killed = 0;
-  for (const uintmax_t journal_bytes : {1, 3000, 20000, 60000}) {
-    n_killed += run_and_kill(args + Arguments{"broken"}, scratch.path(), [&] {
-      std::error_code absent;
-      const uintmax_t size = fs::file_size(journal, absent);
-      return !absent && size >= journal_bytes;
-    });
-    EXPECT_FALSE(fs::exists(scratch.path() / "broken"));
-  }
-  EXPECT_GT(n_killed, 0);
-  const Outcome last = run(args + Arguments{"broken"}, scratch.path());
-  expect_success(last);
-  EXPECT_THAT(last.err, HasSubstr("going on from"));
-  expect_same_files(scratch.path() / "whole", scratch.path() / "broken");
-  EXPECT_FALSE(fs::exists(scratch.path() / "broken.vernier-staging"));
+  expect_same_when_killed(args, scratch.path(), {1, 3000, 20000, 60000});
 }
 
 TEST(Job, StagingOfAnotherJobIsKeptUntilRestart) {

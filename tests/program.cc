@@ -1,6 +1,7 @@
 #include "program.h"
 
 #include <fcntl.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -9,6 +10,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <string_view>
 #include <thread>
 
 #include "base/file.h"
@@ -18,10 +20,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::string_view kComputing[] = {"quantize", "generate", "evaluate", "search", "bench"};
+
 // On the host unless a test says otherwise, so that it expects the same on every machine.
 std::vector<std::string> on_host_by_default(std::vector<std::string> args) {
   const bool computes =
-      !args.empty() && (args[0] == "quantize" || args[0] == "generate" || args[0] == "evaluate");
+      !args.empty() && std::ranges::find(kComputing, args[0]) != std::end(kComputing);
   if (computes && std::ranges::find(args, "--device") == args.end()) {
     args.insert(args.end(), {"--device", "cpu"});
   }
@@ -70,6 +74,31 @@ bool run_and_kill(const std::vector<std::string>& args, const fs::path& director
   ::kill(child, SIGKILL);
   ::waitpid(child, &wait_status, 0);
   return WIFSIGNALED(wait_status);
+}
+
+void expect_success(const Outcome& outcome) {
+  EXPECT_EQ(outcome.status, 0) << outcome.out << outcome.err;
+}
+
+void expect_same_when_killed(const Arguments& args, const fs::path& directory,
+                             const std::vector<uintmax_t>& journal_bytes) {
+  expect_success(run(args + Arguments{"whole"}, directory));
+  const fs::path journal = directory / "broken.vernier-staging" / "journal";
+  int n_killed = 0;
+  for (const uintmax_t n_bytes : journal_bytes) {
+    n_killed += run_and_kill(args + Arguments{"broken"}, directory, [&] {
+      std::error_code absent;
+      const uintmax_t size = fs::file_size(journal, absent);
+      return !absent && size >= n_bytes;
+    });
+    EXPECT_FALSE(fs::exists(directory / "broken"));
+  }
+  EXPECT_GT(n_killed, 0);
+  const Outcome last = run(args + Arguments{"broken"}, directory);
+  expect_success(last);
+  EXPECT_THAT(last.err, ::testing::HasSubstr("going on from"));
+  expect_same_files(directory / "whole", directory / "broken");
+  EXPECT_FALSE(fs::exists(directory / "broken.vernier-staging"));
 }
 
 ScratchDirectory::ScratchDirectory() {

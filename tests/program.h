@@ -1,6 +1,7 @@
 // Running the built program from a test, and the scratch checkpoints such tests need.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <string>
@@ -14,13 +15,28 @@ struct Outcome {
   std::string err;
 };
 
+using Arguments = std::vector<std::string>;
+
+inline Arguments operator+(Arguments left, const Arguments& right) {
+  left.insert(left.end(), right.begin(), right.end());
+  return left;
+}
+
 // Runs `vernier args...` in `directory`, on the host where they name no device, and waits for it.
-Outcome run(const std::vector<std::string>& args, const std::filesystem::path& directory);
+Outcome run(const Arguments& args, const std::filesystem::path& directory);
 
 // Starts it, kills it with SIGKILL once `is_time` says so (asked every millisecond), and waits.
 // True if it was killed, false if it ended before.
-bool run_and_kill(const std::vector<std::string>& args, const std::filesystem::path& directory,
+bool run_and_kill(const Arguments& args, const std::filesystem::path& directory,
                   const std::function<bool()>& is_time);
+
+// Fails, showing what it printed, unless it ended with status 0.
+void expect_success(const Outcome& outcome);
+
+// Expects that a job, whose arguments end with the flag of its output directory, gives the same
+// files when it is killed, each time its journal has grown to one of these sizes, and run again.
+void expect_same_when_killed(const Arguments& args, const std::filesystem::path& directory,
+                             const std::vector<uintmax_t>& journal_bytes);
 
 // A fresh directory that goes away with the object.
 class ScratchDirectory {

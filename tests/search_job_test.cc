@@ -12,12 +12,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
-using Arguments = std::vector<std::string>;
-
-Arguments operator+(Arguments left, const Arguments& right) {
-  left.insert(left.end(), right.begin(), right.end());
-  return left;
-}
 
 // On the bundled model, short enough for a test.
 Arguments search_tiny(const std::string& trials = "2") {
@@ -36,10 +30,6 @@ Arguments search_tiny(const std::string& trials = "2") {
           trials,
           "--auto-quantize-bits",
           "4.75,6"};
-}
-
-void expect_success(const Outcome& outcome) {
-  EXPECT_EQ(outcome.status, 0) << outcome.out << outcome.err;
 }
 
 TEST(SearchJob, WritesScoresRecipesAndReports) {
@@ -81,22 +71,7 @@ TEST(SearchJob, ItsRecipeIsApplied) {
 TEST(SearchJob, KilledAnywhereItGoesOnToTheSameScores) {
   const ScratchDirectory scratch;
   const Arguments args = search_tiny() + Arguments{"--output-dir"};
-  expect_success(run(args + Arguments{"whole"}, scratch.path()));
-  const fs::path journal = scratch.path() / "broken.vernier-staging" / "journal";
-  int n_killed = 0;
-  for (const uintmax_t journal_bytes : {1, 15000, 25000, 30000}) {
-    n_killed += run_and_kill(args + Arguments{"broken"}, scratch.path(), [&] {
-      std::error_code absent;
-      const uintmax_t size = fs::file_size(journal, absent);
-      return !absent && size >= journal_bytes;
-    });
-    EXPECT_FALSE(fs::exists(scratch.path() / "broken"));
-  }
-  EXPECT_GT(n_killed, 0);
-  const Outcome last = run(args + Arguments{"broken"}, scratch.path());
-  expect_success(last);
-  EXPECT_THAT(last.err, HasSubstr("going on from"));
-  expect_same_files(scratch.path() / "whole", scratch.path() / "broken");
+  expect_same_when_killed(args, scratch.path(), {1, 15000, 25000, 30000});
 }
 
 TEST(SearchJob, ChoosesAgainFromScoresWithoutAModel) {
