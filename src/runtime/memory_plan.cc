@@ -133,9 +133,8 @@ DevicePlan device_needs(const model::Model& model, const WeightSizes& sizes, con
 // A device computes: hidden states stay there if they fit, else in page-locked memory, else in a
 // file, of which a batch at a time is on the device.
 void plan_device(const model::Model& model, const WeightSizes& sizes, const JobSize& job,
-                 const MemoryLimits& limits, int64_t host_limit, MemoryPlan& plan) {
-  const int64_t limit =
-      limits.device_bytes > 0 ? limits.device_bytes : limits.device->memory().free_bytes / 10 * 9;
+                 const MemoryLimits& limits, MemoryPlan& plan) {
+  const int64_t limit = device_limit(limits);
   plan.device = device_needs(model, sizes, job, limits.device, plan);
   const int64_t hidden_rows = job.n_windows * job.n_passes;
   const int64_t batch_hidden =
@@ -149,7 +148,7 @@ void plan_device(const model::Model& model, const WeightSizes& sizes, const JobS
     plan.device.hidden_bytes = plan.hidden_bytes;
   } else {
     plan.device.hidden_bytes = batch_hidden;
-    const bool fits_host = plan.anonymous_bytes + plan.hidden_bytes <= host_limit;
+    const bool fits_host = plan.anonymous_bytes + plan.hidden_bytes <= host_limit(limits);
     plan.placement = fits_host ? HiddenPlacement::kMemory : HiddenPlacement::kFile;
     if (fits_host) plan.anonymous_bytes += plan.hidden_bytes;
   }
@@ -158,18 +157,25 @@ void plan_device(const model::Model& model, const WeightSizes& sizes, const JobS
 
 }  // namespace
 
+int64_t host_limit(const MemoryLimits& limits) {
+  return limits.host_bytes > 0 ? limits.host_bytes : available_memory_bytes() * 6 / 10;
+}
+
+int64_t device_limit(const MemoryLimits& limits) {
+  return limits.device_bytes > 0 ? limits.device_bytes
+                                 : limits.device->memory().free_bytes / 10 * 9;
+}
+
 MemoryPlan plan_memory(const model::Model& model, const JobSize& job, const MemoryLimits& limits) {
   const WeightSizes sizes = measure_weights(model.tree());
   MemoryPlan plan;
   plan.largest_layer_bytes = sizes.largest_layer_bytes;
   plan.largest_tensor_bytes = sizes.largest_tensor_bytes;
   if (job.n_windows * job.window_tokens > 0) plan_forward(model, job, limits.device, plan);
-  const int64_t host_limit =
-      limits.host_bytes > 0 ? limits.host_bytes : available_memory_bytes() * 6 / 10;
   if (limits.device == nullptr) {
-    plan_host(sizes, job, host_limit, plan);
+    plan_host(sizes, job, host_limit(limits), plan);
   } else {
-    plan_device(model, sizes, job, limits, host_limit, plan);
+    plan_device(model, sizes, job, limits, plan);
   }
   return plan;
 }

@@ -25,6 +25,11 @@ struct MemoryLimits {
   int64_t device_bytes = 0;
 };
 
+// What the host and the device may give: the limit, or its default.
+int64_t host_limit(const MemoryLimits& limits);
+// REQUIRES: a device.
+int64_t device_limit(const MemoryLimits& limits);
+
 // A device's memory at its peak.
 struct DevicePlan {
   int64_t weight_bytes = 0;  // the layer that runs and the one that is on its way; or the embedding

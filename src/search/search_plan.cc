@@ -55,8 +55,7 @@ SearchPlan plan_search(const model::Model& model, int64_t n_windows, int64_t win
       std::clamp<int64_t>(model::piece_tokens(limits.device) / window_tokens, 1, n_windows);
   const int64_t window_bytes =
       window_tokens * model.hidden_size() * kFloatBytes * (n_layers + kKeptBesides);
-  const int64_t host_limit =
-      limits.host_bytes > 0 ? limits.host_bytes : runtime::available_memory_bytes() * 6 / 10;
+  const int64_t host_limit = runtime::host_limit(limits);
   if (window_bytes > host_limit) {
     throw Error(ErrorKind::kOutOfMemory,
                 fmt::format("the search needs {} bytes of memory for the layers' inputs of one "
