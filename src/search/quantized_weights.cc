@@ -5,19 +5,22 @@
 namespace vernier::search {
 namespace {
 
-// The largest finite |w|: a search is no place to refuse a checkpoint, quantizing does.
-float amax_of(const TensorView& weight) { return formats::scan_amax(weight).amax; }
-
 const TensorView& codes_of(const model::LinearWeight& weight) {
   return weight.packed.plane(formats::PlaneRole::kCodes);
 }
 
 }  // namespace
 
+float WeightAmaxes::of(const model::Module& module) {
+  const auto [at, is_new] = known_.try_emplace(&module);
+  if (is_new) at->second = formats::scan_amax(codes_of(source_.linear(module))).amax;
+  return at->second;
+}
+
 QuantizedWeights::QuantizedWeights(const model::ModuleTree& tree, const model::WeightSource& source,
                                    const quant::QuantPlan& plan, const Statistics& statistics,
-                                   formats::Arithmetic arithmetic)
-    : tree_(tree), source_(source), plan_(plan), arithmetic_(arithmetic) {
+                                   WeightAmaxes& amaxes, formats::Arithmetic arithmetic)
+    : tree_(tree), source_(source), plan_(plan), amaxes_(amaxes), arithmetic_(arithmetic) {
   for (const auto& [layer, seen] : statistics) {
     input_amax_.merge(calib::resolve_input_amax(plan, layer, seen, /*share_experts=*/true));
   }
@@ -38,7 +41,7 @@ model::LinearWeight QuantizedWeights::quantize(const quant::SitePlan& site) cons
   const model::LinearWeight weight = source_.linear(module);
   const TensorView& source = codes_of(weight);
   const auto packed = std::make_shared<const formats::PackedTensor>(formats::encode_weight(
-      *site.weight_format, source, {site.scale_rule, arithmetic_, weight_amax(site, source)}));
+      *site.weight_format, source, {site.scale_rule, arithmetic_, weight_amax(site)}));
   kernels::InputRule rule;
   if (site.input_format != nullptr) {
     rule = {site.input_format,
@@ -49,13 +52,12 @@ model::LinearWeight QuantizedWeights::quantize(const quant::SitePlan& site) cons
 }
 
 // Fused linears in block-scaled formats share the largest of theirs.
-float QuantizedWeights::weight_amax(const quant::SitePlan& site, const TensorView& weight) const {
-  float amax = amax_of(weight);
+float QuantizedWeights::weight_amax(const quant::SitePlan& site) const {
+  float amax = amaxes_.of(*site.module);
   const std::string& group = site.module->fusion_group;
   if (group.empty() || !calib::shares_scales_when_fused(*site.weight_format)) return amax;
   for (const model::Module* member : tree_.modules_of(site.module->layer)) {
-    if (member->fusion_group != group || member == site.module) continue;
-    amax = std::max(amax, amax_of(codes_of(source_.linear(*member))));
+    if (member->fusion_group == group) amax = std::max(amax, amaxes_.of(*member));
   }
   return amax;
 }

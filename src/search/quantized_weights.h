@@ -16,11 +16,23 @@ namespace vernier::search {
 // What calibration saw, by layer; -1: outside the stack.
 using Statistics = std::map<int, calib::LayerStatistics>;
 
+// The largest finite |w| of every linear's weight, each found once: many plans over one model ask
+// for the same. (A search is no place to refuse a checkpoint for others; quantizing does.)
+class WeightAmaxes {
+ public:
+  explicit WeightAmaxes(const model::WeightSource& source) : source_(source) {}
+  float of(const model::Module& module);
+
+ private:
+  const model::WeightSource& source_;
+  std::map<const model::Module*, float> known_;
+};
+
 class QuantizedWeights : public model::WeightSource {
  public:
   // Everything must outlive this. The plan may not quantize embeddings.
   QuantizedWeights(const model::ModuleTree& tree, const model::WeightSource& source,
-                   const quant::QuantPlan& plan, const Statistics& statistics,
+                   const quant::QuantPlan& plan, const Statistics& statistics, WeightAmaxes& amaxes,
                    formats::Arithmetic arithmetic);
 
   Device* device() const override { return source_.device(); }
@@ -34,11 +46,12 @@ class QuantizedWeights : public model::WeightSource {
 
  private:
   model::LinearWeight quantize(const quant::SitePlan& site) const;
-  float weight_amax(const quant::SitePlan& site, const TensorView& weight) const;
+  float weight_amax(const quant::SitePlan& site) const;
 
   const model::ModuleTree& tree_;
   const model::WeightSource& source_;
   const quant::QuantPlan& plan_;
+  WeightAmaxes& amaxes_;
   formats::Arithmetic arithmetic_;
   std::map<const model::Module*, calib::InputAmax> input_amax_;
   mutable std::map<const model::Module*, model::LinearWeight> outside_stack_;

@@ -20,11 +20,6 @@ struct Step {
   double bits;    // change of the stored bits
 };
 
-struct Trial {
-  Assignment assignment;
-  double promise;  // less is better
-};
-
 std::vector<Step> steps_from(const Allocator& allocator, const Assignment& assignment) {
   std::vector<Step> steps;
   for (size_t group = 0; group < assignment.size(); ++group) {
@@ -42,13 +37,13 @@ std::vector<Step> steps_from(const Allocator& allocator, const Assignment& assig
 double promise(double change, double turnover) { return change - kDoubt * turnover; }
 
 // Single steps, and pairs of one that takes bits and one that gives them.
-std::vector<Trial> trials_from(const Allocator& allocator, const Budget& budget,
-                               const Assignment& assignment, int64_t n_most) {
+std::vector<Assignment> trials_from(const Allocator& allocator, const Budget& budget,
+                                    const Assignment& assignment, int64_t n_most) {
   const std::vector<Step> steps = steps_from(allocator, assignment);
   struct Move {
     const Step* first;
     const Step* second;  // null: none
-    double promise;
+    double promise;      // less is better
   };
   std::vector<Move> moves;
   for (const Step& step : steps) {
@@ -62,13 +57,13 @@ std::vector<Trial> trials_from(const Allocator& allocator, const Budget& budget,
     }
   }
   std::ranges::stable_sort(moves, {}, &Move::promise);
-  std::vector<Trial> trials;
+  std::vector<Assignment> trials;
   for (const Move& move : moves) {
     if (std::ssize(trials) == n_most) break;
-    Trial trial{assignment, move.promise};
-    trial.assignment[move.first->group] = move.first->candidate;
-    if (move.second != nullptr) trial.assignment[move.second->group] = move.second->candidate;
-    if (allocator.keeps(trial.assignment, budget)) trials.push_back(std::move(trial));
+    Assignment trial = assignment;
+    trial[move.first->group] = move.first->candidate;
+    if (move.second != nullptr) trial[move.second->group] = move.second->candidate;
+    if (allocator.keeps(trial, budget)) trials.push_back(std::move(trial));
   }
   return trials;
 }
@@ -86,7 +81,8 @@ JointLoss::JointLoss(const model::Model& model, const model::WeightSource& weigh
       stream_(stream),
       arithmetic_(arithmetic),
       progress_(progress),
-      statistics_(statistics_of(scores, model.tree())) {}
+      statistics_(statistics_of(scores, model.tree())),
+      amaxes_(weights) {}
 
 std::vector<eval::Estimate> JointLoss::measure(const std::vector<Assignment>& assignments) const {
   std::vector<quant::QuantPlan> plans;
@@ -95,7 +91,7 @@ std::vector<eval::Estimate> JointLoss::measure(const std::vector<Assignment>& as
   }
   std::vector<QuantizedWeights> quantized;
   for (const quant::QuantPlan& plan : plans) {
-    quantized.emplace_back(model_.tree(), weights_, plan, statistics_, arithmetic_);
+    quantized.emplace_back(model_.tree(), weights_, plan, statistics_, amaxes_, arithmetic_);
   }
   std::vector<eval::Candidate> candidates = {{"the model", model_, weights_}};
   for (const QuantizedWeights& weights : quantized) {
@@ -144,10 +140,7 @@ Refined refine(const Allocator& allocator, const Budget& budget,
   const auto [start, before] = best_of(measured);
   Refined best{allocator.describe(start), before, before, 0};
   for (int64_t round = 0; round < options.n_rounds; ++round) {
-    measured.clear();
-    for (Trial& trial : trials_from(allocator, budget, best.allocation.chosen, options.n_trials)) {
-      measured.push_back(std::move(trial.assignment));
-    }
+    measured = trials_from(allocator, budget, best.allocation.chosen, options.n_trials);
     if (measured.empty()) break;
     const auto [found, after] = best_of(measured);
     if (after.mean >= best.after.mean) break;

@@ -35,6 +35,7 @@ class JointLoss {
   formats::Arithmetic arithmetic_;
   ProgressSink* progress_;
   Statistics statistics_;
+  mutable WeightAmaxes amaxes_;
 };
 
 // Fills in the scores by replacement: the true KL with one group moved and all others as they are,

@@ -58,6 +58,7 @@ class Measurement {
         tree_(job.model.tree()),
         n_layers_(static_cast<int>(tree_.layers().size())),
         groups_(make_groups(tree_)),
+        amaxes_(job.weights),
         observed_plan_(plan_of(find_candidate("fp8"), tree_)),
         observer_(observed_plan_, 0) {
     for (const Candidate* candidate : job.candidates) {
@@ -153,7 +154,7 @@ class Measurement {
                 const runtime::HiddenStore& hidden) {
     std::vector<QuantizedWeights> candidates;
     for (const quant::QuantPlan& plan : plans_) {
-      candidates.emplace_back(tree_, job_.weights, plan, statistics_, job_.arithmetic);
+      candidates.emplace_back(tree_, job_.weights, plan, statistics_, amaxes_, job_.arithmetic);
     }
     Scorer scorer(groups_, plans_, candidates, chunk.windows, chunk.first_row,
                   {job_.kinds, job_.score_tokens, job_.seed, job_.phases});
@@ -263,6 +264,7 @@ class Measurement {
   const model::ModuleTree& tree_;
   int n_layers_;
   std::vector<ModuleGroup> groups_;
+  WeightAmaxes amaxes_;
   quant::QuantPlan observed_plan_;
   calib::AmaxObserver observer_;
   std::vector<quant::QuantPlan> plans_;  // by candidate

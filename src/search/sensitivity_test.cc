@@ -84,7 +84,8 @@ TEST_P(GoldenSensitivity, GaussNewtonPredictsTheHeadsDivergence) {
   }
   const model::Model& model = *subject_.stored.model;
   const quant::QuantPlan plan = quant::make_plan(recipe, model.tree(), {});
-  const QuantizedWeights moved(model.tree(), *subject_.stored.weights, plan, statistics,
+  WeightAmaxes amaxes(*subject_.stored.weights);
+  const QuantizedWeights moved(model.tree(), *subject_.stored.weights, plan, statistics, amaxes,
                                formats::Arithmetic::kCuda);
   const std::vector<eval::Score> scores = eval::evaluate(
       {{"base", model, *subject_.stored.weights}, {"moved", model, moved}}, subject_.windows, {});
