@@ -19,7 +19,6 @@ using Gradients = std::span<const AnyMatrixView>;
 // One linear in a backward pass. g_y is only read.
 struct LinearPass {
   const Module& module;
-  kernels::GroupWeight weight;
   ConstAnyMatrixView x;  // [tokens, k], of an expert only its own tokens
   ConstAnyMatrixView y;  // [tokens, n], what the forward pass made of x; empty unless wanted
   Gradients g_y;

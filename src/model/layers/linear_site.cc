@@ -29,7 +29,7 @@ void LinearSite::forward(const LinearInput& input, SiteHook* hook, AnyMatrixView
 
 void LinearSite::show(ConstAnyMatrixView x, ConstAnyMatrixView y, Gradients g_y,
                       GradientHook* hook) const {
-  if (hook != nullptr) hook->on_linear({*module_, weight(), x, y, g_y});
+  if (hook != nullptr) hook->on_linear({*module_, x, y, g_y});
 }
 
 void LinearSite::backward(ConstAnyMatrixView x, ConstAnyMatrixView y, Gradients g_y,

@@ -1,6 +1,5 @@
 // Backward of the Mamba-2 mixer: the forward pass again, its intermediates kept, then its steps in
 // reverse.
-#include <algorithm>
 #include <vector>
 
 #include "kernels/causal_conv_backward.h"

@@ -1,7 +1,7 @@
 // Backward of the mixture of experts. Every batch of experts runs forward again and then backward
 // over its own pairs; the router's gradient comes through the weights of the sum alone, since a
 // choice has none.
-#include <algorithm>
+#include <optional>
 #include <vector>
 
 #include "kernels/elementwise.h"
