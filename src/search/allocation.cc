@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <limits>
 
 #include "base/check.h"
 #include "base/error.h"
@@ -47,12 +46,16 @@ int64_t half_bits(int64_t n_weights, const Candidate* candidate) {
 struct NamedKind {
   std::string_view name;
   ScoreKind kind;
+  std::string_view title;
   bool ScoreKinds::*is_measured;
+  double Score::*value;
 };
 constexpr NamedKind kKinds[] = {
-    {"gauss-newton", ScoreKind::kGaussNewton, &ScoreKinds::gauss_newton},
-    {"fisher", ScoreKind::kFisher, &ScoreKinds::fisher},
-    {"replacement", ScoreKind::kReplacement, &ScoreKinds::replacement}};
+    {"gauss-newton", ScoreKind::kGaussNewton, "Gauss-Newton", &ScoreKinds::gauss_newton,
+     &Score::gauss_newton},
+    {"fisher", ScoreKind::kFisher, "Fisher", &ScoreKinds::fisher, &Score::fisher},
+    {"replacement", ScoreKind::kReplacement, "replacement", &ScoreKinds::replacement,
+     &Score::replacement}};
 
 const NamedKind& row_of(ScoreKind kind) {
   return *std::ranges::find(kKinds, kind, &NamedKind::kind);
@@ -65,6 +68,7 @@ bool is_measured(const ScoreKinds& kinds, ScoreKind kind) {
 }  // namespace
 
 std::string_view to_string(ScoreKind kind) { return row_of(kind).name; }
+std::string_view title_of(ScoreKind kind) { return row_of(kind).title; }
 
 ScoreKind parse_score_kind(std::string_view name) {
   const auto* const row = std::ranges::find(kKinds, name, &NamedKind::name);
@@ -161,14 +165,7 @@ double Allocator::score(size_t group, const Candidate* candidate) const {
   const auto index = std::ranges::find(scores_.candidates, candidate) - scores_.candidates.begin();
   const std::optional<Score>& score = scores_.groups[group].scores[static_cast<size_t>(index)];
   VERNIER_CHECK(score.has_value());
-  switch (kind_) {
-    case ScoreKind::kFisher:
-      return score->fisher;
-    case ScoreKind::kReplacement:
-      return score->replacement;
-    default:
-      return score->gauss_newton;
-  }
+  return (*score).*row_of(kind_).value;
 }
 
 double Allocator::stored_bits(size_t group, const Candidate* candidate) const {

@@ -16,6 +16,8 @@ enum class ScoreKind { kGaussNewton, kFisher, kReplacement };
 
 // "gauss-newton", "fisher", "replacement".
 std::string_view to_string(ScoreKind kind);
+// As prose has it: "Gauss-Newton".
+std::string_view title_of(ScoreKind kind);
 // Throws InvalidArgument listing the names.
 ScoreKind parse_score_kind(std::string_view name);
 

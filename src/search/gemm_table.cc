@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "search/versioned_json.h"
 
 namespace vernier::search {
 namespace {
@@ -127,20 +128,12 @@ void write_gemm_table(const GemmTable& table, const std::filesystem::path& path)
 }
 
 GemmTable read_gemm_table(const std::filesystem::path& path) {
-  const io::Json json = io::read_json(path);
-  if (!json.is_object() || json.value("version", io::Json()) != kVersion) {
-    throw Error(ErrorKind::kCorrupt,
-                fmt::format("{}: no table of products of this version (\"version\": {})",
-                            path.string(), kVersion));
-  }
-  try {
-    const GemmTable table = from_json(json);
-    check_values(table, path);
-    return table;
-  } catch (const io::Json::exception& error) {
-    throw Error(ErrorKind::kCorrupt,
-                fmt::format("{}: not a table of products: {}", path.string(), error.what()));
-  }
+  return read_versioned(path, kVersion, "no table of products", "a table of products",
+                        [&](const io::Json& json) {
+                          const GemmTable table = from_json(json);
+                          check_values(table, path);
+                          return table;
+                        });
 }
 
 }  // namespace vernier::search

@@ -23,17 +23,6 @@ std::vector<const Candidate*> reported_candidates(const Scores& scores) {
   return candidates;
 }
 
-std::string_view title_of(ScoreKind kind) {
-  switch (kind) {
-    case ScoreKind::kFisher:
-      return "Fisher";
-    case ScoreKind::kReplacement:
-      return "replacement";
-    default:
-      return "Gauss-Newton";
-  }
-}
-
 // "backbone.layers.3.mixer.shared_experts.up_proj" -> "shared_experts up_proj": what follows the
 // number of the layer and the name of its mixer; a lone name is set behind the kind of layer.
 std::string family_of(const ScoredGroup& group) {

@@ -15,8 +15,6 @@ std::string_view name_of(const Candidate* candidate);
 double bits_per_weight(const Candidate* candidate);
 // Null first, then the candidates of the scores.
 std::vector<const Candidate*> reported_candidates(const Scores& scores);
-// "Gauss-Newton", "Fisher"
-std::string_view title_of(ScoreKind kind);
 
 // Groups with one task in layers of one kind: "mamba in_proj", "routed experts", "head".
 struct Family {

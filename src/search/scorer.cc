@@ -35,7 +35,6 @@ bool Scorer::offers(size_t candidate, size_t group) const {
 
 model::GradientHook* Scorer::on_layer_begin(int layer) {
   const PhaseTimer timer(options_.phases, "encode candidates");
-  layer_ = layer;
   tallies_.clear();
   scores_ = {};
   weights_.assign(candidates_.size(), {});

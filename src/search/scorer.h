@@ -92,7 +92,6 @@ class Scorer : public model::GradientHook, public runtime::BackwardVisitor {
   size_t n_windows_;
   int64_t first_row_;
   ScorerOptions options_;
-  int layer_ = -1;
   std::vector<std::map<const model::Module*, model::LinearWeight>> weights_;  // by candidate
   int64_t batch_first_ = 0;
   int64_t batch_rows_ = 0;

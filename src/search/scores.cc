@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "search/versioned_json.h"
 
 namespace vernier::search {
 namespace {
@@ -191,18 +192,8 @@ void write_scores(const Scores& scores, const std::filesystem::path& path) {
 }
 
 Scores read_scores(const std::filesystem::path& path) {
-  const io::Json json = io::read_json(path);
-  if (!json.is_object() || json.value("version", io::Json()) != kVersion) {
-    throw Error(ErrorKind::kCorrupt,
-                fmt::format("{}: no scores of a search of this version (\"version\": {})",
-                            path.string(), kVersion));
-  }
-  try {
-    return from_json(json);
-  } catch (const io::Json::exception& error) {
-    throw Error(ErrorKind::kCorrupt,
-                fmt::format("{}: not the scores of a search: {}", path.string(), error.what()));
-  }
+  return read_versioned(path, kVersion, "no scores of a search", "the scores of a search",
+                        from_json);
 }
 
 void check_same_network(const Scores& scores, const model::ModuleTree& tree,
