@@ -6,8 +6,10 @@
 #include <map>
 
 #include "base/error.h"
+#include "cli/model_path.h"
 #include "export/sharded_checkpoint.h"
 #include "io/json.h"
+#include "io/staging.h"
 
 namespace vernier::cli {
 namespace {
@@ -46,6 +48,31 @@ model::StoredModel open_any_checkpoint(const std::filesystem::path& directory) {
     return exporting::open_sharded(directory).stored;
   }
   return model::open_checkpoint(directory);
+}
+
+model::StoredModel open_unquantized(const std::string& model) {
+  model::StoredModel source = open_any_checkpoint(find_model(model));
+  if (!source.is_quantized) return source;
+  throw Error(ErrorKind::kInvalidArgument,
+              fmt::format("--hf-model-id: {} is quantized already, expected an unquantized "
+                          "checkpoint",
+                          source.directory.string()));
+}
+
+io::Json files_identity(const io::Checkpoint& checkpoint) {
+  io::Json files = io::Json::array();
+  for (const io::SafetensorsFile& file : checkpoint.files()) {
+    files.push_back({file.path().filename().string(), file.file_bytes()});
+  }
+  return files;
+}
+
+uint64_t text_identity(const runtime::Windows& windows) {
+  std::string text;
+  for (const auto& window : windows) {
+    text.append(reinterpret_cast<const char*>(window.data()), window.size() * sizeof(window[0]));
+  }
+  return io::hash64(text);
 }
 
 int64_t safetensors_bytes(const std::filesystem::path& directory) {

@@ -13,6 +13,14 @@ namespace vernier::cli {
 
 model::StoredModel open_any_checkpoint(const std::filesystem::path& directory);
 
+// What --hf-model-id names. Throws InvalidArgument for a checkpoint that is quantized already.
+model::StoredModel open_unquantized(const std::string& model);
+
+// What tells a job's inputs from others': names and sizes of a checkpoint's files, a hash of a
+// text.
+io::Json files_identity(const io::Checkpoint& checkpoint);
+uint64_t text_identity(const runtime::Windows& windows);
+
 // Bytes of all safetensors files of a checkpoint directory.
 int64_t safetensors_bytes(const std::filesystem::path& directory);
 

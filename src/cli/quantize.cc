@@ -8,6 +8,7 @@
 #include "calib/quantize_model.h"
 #include "cli/byte_size.h"
 #include "cli/command.h"
+#include "cli/export_arithmetic.h"
 #include "cli/export_dtype.h"
 #include "cli/model_path.h"
 #include "cli/opened_model.h"
@@ -37,17 +38,6 @@ struct Job {
   runtime::MemoryPlan memory;
 };
 
-model::StoredModel open_source(const QuantizeFlags& flags) {
-  model::StoredModel source = open_any_checkpoint(find_model(flags.model));
-  if (source.is_quantized) {
-    throw Error(ErrorKind::kInvalidArgument,
-                fmt::format("--hf-model-id: {} is quantized already, expected an unquantized "
-                            "checkpoint",
-                            source.directory.string()));
-  }
-  return source;
-}
-
 quant::Recipe resolve_recipe(const QuantizeFlags& flags) {
   quant::Recipe recipe = quant::load_recipe(flags.recipe);
   if (flags.export_kv_cache_quant) quant::append_kv_preset(recipe, "fp8");
@@ -60,7 +50,13 @@ quant::Recipe resolve_recipe(const QuantizeFlags& flags) {
 
 Job prepare(const QuantizeFlags& flags, PhaseTimes& phases, Console& console) {
   const PhaseTimer timer(&phases, "open");
-  Job job{flags, open_device(flags.device), open_source(flags), resolve_recipe(flags), {}, {}, {}};
+  Job job{flags,
+          open_device(flags.device),
+          open_unquantized(flags.model),
+          resolve_recipe(flags),
+          {},
+          {},
+          {}};
   job.plan = quant::make_plan(job.recipe, job.source.model->tree(),
                               {flags.weight_only, flags.unquantizable == "bf16"});
   runtime::JobSize size;
@@ -78,19 +74,11 @@ Job prepare(const QuantizeFlags& flags, PhaseTimes& phases, Console& console) {
 
 // Everything that decides output bytes: a staging directory of another identity is not continued.
 io::Json identity_of(const Job& job) {
-  io::Json files = io::Json::array();
-  for (const io::SafetensorsFile& file : job.source.checkpoint->files()) {
-    files.push_back({file.path().filename().string(), file.file_bytes()});
-  }
-  std::string text;
-  for (const auto& window : job.windows) {
-    text.append(reinterpret_cast<const char*>(window.data()), window.size() * sizeof(window[0]));
-  }
   return {{"command", "quantize"},
           {"source", std::filesystem::absolute(job.source.directory).string()},
-          {"files", files},
+          {"files", files_identity(*job.source.checkpoint)},
           {"plan", io::hash64(plan_fingerprint(job.plan))},
-          {"calibration", io::hash64(text)},
+          {"calibration", text_identity(job.windows)},
           {"batch_windows", job.memory.batch_windows},
           {"computes_on", describe_device(job.device.get())},
           {"all_experts_ratio", job.flags.calib_all_experts_ratio},
@@ -126,8 +114,7 @@ std::unique_ptr<quant::QuantizedSink> make_sink(const Job& job, bool is_sharded,
     const TensorView tensor = job.source.checkpoint->tensor(name);
     tensors.push_back({name, tensor.dtype, tensor.shape});
   }
-  const auto arithmetic =
-      job.flags.export_arithmetic == "cpu" ? formats::Arithmetic::kCpu : formats::Arithmetic::kCuda;
+  const formats::Arithmetic arithmetic = parse_arithmetic(job.flags.export_arithmetic);
   if (is_sharded) {
     exporting::ShardedWriterOptions options;
     options.directory = directory;
@@ -170,8 +157,7 @@ calib::QuantizeReport run_job(const Job& job, StagedOutputs& staged,
   quantize.stream.placement = job.memory.placement;
   quantize.stream.spill_directory = staged.staging_path(0);
   quantize.all_experts_ratio = job.flags.calib_all_experts_ratio;
-  quantize.arithmetic =
-      job.flags.export_arithmetic == "cpu" ? formats::Arithmetic::kCpu : formats::Arithmetic::kCuda;
+  quantize.arithmetic = parse_arithmetic(job.flags.export_arithmetic);
   quantize.journal = &staged.journal();
   quantize.progress = &console;
   quantize.phases = &phases;
@@ -248,10 +234,7 @@ int run(const QuantizeFlags& given, Console& console) {
   std::vector<std::filesystem::path> targets;
   for (const Output& output : outputs) targets.push_back(output.target);
   StagedOutputs staged(targets, identity_of(job), flags.restart);
-  if (staged.is_resumed()) {
-    console.note(fmt::format("going on from {} finished pieces in {}", staged.journal().size(),
-                             staged.staging_path(0).string()));
-  }
+  note_if_resumed(staged, console);
   const calib::QuantizeReport report = run_with_advice(job, staged, outputs, phases, console);
   staged.commit();
   console.print(report_tables(report, console.table_width()));

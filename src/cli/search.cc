@@ -8,8 +8,8 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "cli/byte_size.h"
 #include "cli/command.h"
+#include "cli/export_arithmetic.h"
 #include "cli/model_path.h"
 #include "cli/opened_model.h"
 #include "cli/quantize_tables.h"
@@ -35,10 +35,6 @@ struct Subject {
   search::SearchPlan plan;
 };
 
-formats::Arithmetic arithmetic_of(const SearchFlags& flags) {
-  return flags.export_arithmetic == "cpu" ? formats::Arithmetic::kCpu : formats::Arithmetic::kCuda;
-}
-
 std::vector<const search::Candidate*> quantizing_candidates(const SearchFlags& flags) {
   std::vector<const search::Candidate*> candidates = search::parse_candidates(flags.candidates);
   std::erase_if(candidates, [](const search::Candidate* row) { return !row->is_quantized(); });
@@ -59,21 +55,15 @@ bool allows_unquantized(const SearchFlags& flags) {
                              [](const search::Candidate* row) { return !row->is_quantized(); });
 }
 
-std::optional<Subject> open_subject(const SearchFlags& flags, Console& console) {
+// `earlier`: scores that must be of this model.
+std::optional<Subject> open_subject(const SearchFlags& flags,
+                                    const std::optional<search::Scores>& earlier,
+                                    Console& console) {
   if (flags.model.empty()) return std::nullopt;
   Subject subject;
   subject.device = open_device(flags.device);
-  subject.source = open_any_checkpoint(find_model(flags.model));
-  if (subject.source.is_quantized) {
-    throw Error(ErrorKind::kInvalidArgument,
-                fmt::format("--hf-model-id: {} is quantized already, expected an unquantized "
-                            "checkpoint",
-                            subject.source.directory.string()));
-  }
-  if (!flags.scores.empty()) {
-    search::check_same_network(search::read_scores(flags.scores), subject.source.model->tree(),
-                               flags.scores);
-  }
+  subject.source = open_unquantized(flags.model);
+  if (earlier) search::check_same_network(*earlier, subject.source.model->tree(), flags.scores);
   subject.weights = weights_on(subject.device.get(), subject.source.weights);
   subject.windows = read_calibration(flags.calibration, subject.source, console);
   subject.plan = search::plan_search(
@@ -99,21 +89,11 @@ void print_plan(const Subject& subject, Console& console) {
 
 // Everything that decides scores and recipes.
 io::Json identity_of(const SearchFlags& flags, const std::optional<Subject>& subject) {
-  std::string text;
-  io::Json files = io::Json::array();
-  if (subject) {
-    for (const auto& window : subject->windows) {
-      text.append(reinterpret_cast<const char*>(window.data()), window.size() * sizeof(window[0]));
-    }
-    for (const io::SafetensorsFile& file : subject->source.checkpoint->files()) {
-      files.push_back({file.path().filename().string(), file.file_bytes()});
-    }
-  }
   return {{"command", "search"},
           {"source", subject ? std::filesystem::absolute(subject->source.directory).string() : ""},
-          {"files", files},
+          {"files", subject ? files_identity(*subject->source.checkpoint) : io::Json::array()},
           {"scores", flags.scores},
-          {"calibration", io::hash64(text)},
+          {"calibration", text_identity(subject ? subject->windows : runtime::Windows())},
           {"candidates", flags.candidates},
           {"fisher", kinds_of(flags).fisher},
           {"gauss_newton", kinds_of(flags).gauss_newton},
@@ -135,7 +115,7 @@ search::JointLoss joint_loss(const SearchFlags& flags, const Subject& subject,
   runtime::StreamOptions stream;
   stream.batch_windows = subject.plan.batch_windows;
   return search::JointLoss(*subject.source.model, *subject.weights, scores, windows, stream,
-                           arithmetic_of(flags), &console);
+                           parse_arithmetic(flags.export_arithmetic), &console);
 }
 
 search::SensitivityJob job_of(const SearchFlags& flags, const Subject& subject) {
@@ -148,7 +128,7 @@ search::SensitivityJob job_of(const SearchFlags& flags, const Subject& subject) 
           .placement = subject.plan.placement,
           .kinds = kinds_of(flags),
           .score_tokens = flags.score_tokens,
-          .arithmetic = arithmetic_of(flags)};
+          .arithmetic = parse_arithmetic(flags.export_arithmetic)};
 }
 
 search::Scores measure(const SearchFlags& flags, const Subject& subject, StagedOutputs& staged,
@@ -165,13 +145,6 @@ search::Scores measure(const SearchFlags& flags, const Subject& subject, StagedO
     search::measure_replacement(joint_loss(flags, subject, scores, windows, console), scores);
   }
   return scores;
-}
-
-// Scores of an earlier search; or, before measuring, scores of zero, which are enough to tell
-// whether patterns, lists and budgets can be meant.
-search::Scores known_scores(const SearchFlags& flags, const std::optional<Subject>& subject) {
-  if (flags.scores.empty()) return search::zero_scores(job_of(flags, *subject));
-  return search::read_scores(flags.scores);
 }
 
 // "PATTERN=fp8,bf16".
@@ -334,13 +307,18 @@ std::vector<std::filesystem::path> run_search(const SearchFlags& flags, Console&
   const Clock::time_point start = Clock::now();
   check_search_flags(flags);
   PhaseTimes phases;
-  const std::optional<Subject> subject = open_subject(flags, console);
+  std::optional<search::Scores> earlier;
+  if (!flags.scores.empty()) earlier = search::read_scores(flags.scores);
+  const std::optional<Subject> subject = open_subject(flags, earlier, console);
   if (subject) print_plan(*subject, console);
   if (flags.plan_only) return {};
 
   std::optional<search::GemmTable> table;
   if (!flags.gemm_table.empty()) table = search::read_gemm_table(flags.gemm_table);
-  search::Scores scores = known_scores(flags, subject);
+  // Before measuring, scores of zero: enough to tell whether patterns, lists and budgets can be
+  // meant.
+  search::Scores scores =
+      earlier ? *std::move(earlier) : search::zero_scores(job_of(flags, *subject));
   const search::ScoreKind kind = search::parse_score_kind(flags.method);
   const search::Restrictions restrictions = restrictions_of(flags, scores, subject);
   const auto allocator_by = [&](search::ScoreKind by) {
@@ -350,10 +328,7 @@ std::vector<std::filesystem::path> run_search(const SearchFlags& flags, Console&
 
   const std::filesystem::path output = output_of(flags);
   StagedOutputs staged({output}, identity_of(flags, subject), flags.restart);
-  if (staged.is_resumed()) {
-    console.note(fmt::format("going on from {} finished pieces in {}", staged.journal().size(),
-                             staged.staging_path(0).string()));
-  }
+  note_if_resumed(staged, console);
   if (flags.scores.empty()) scores = measure(flags, *subject, staged, phases, console);
   const search::Allocator allocator = allocator_by(kind);
   std::vector<search::Allocator> others;

@@ -1,5 +1,7 @@
 #include "cli/staged_output.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 namespace vernier::cli {
@@ -35,6 +37,12 @@ StagedOutputs::StagedOutputs(const std::vector<std::filesystem::path>& targets, 
 
 void StagedOutputs::commit() {
   for (const auto& stage : stages_) stage->commit();
+}
+
+void note_if_resumed(StagedOutputs& staged, ProgressSink& progress) {
+  if (!staged.is_resumed()) return;
+  progress.note(fmt::format("going on from {} finished pieces in {}", staged.journal().size(),
+                            staged.staging_path(0).string()));
 }
 
 }  // namespace vernier::cli

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "base/progress.h"
 #include "io/staging.h"
 
 namespace vernier::cli {
@@ -25,5 +26,8 @@ class StagedOutputs {
   std::vector<std::unique_ptr<io::StagingDirectory>> stages_;
   bool is_resumed_ = false;
 };
+
+// Tells how much an interrupted run left.
+void note_if_resumed(StagedOutputs& staged, ProgressSink& progress);
 
 }  // namespace vernier::cli
