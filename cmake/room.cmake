@@ -5,18 +5,32 @@ function(vernier_test name target)
   set_tests_properties(${name} PROPERTIES ENVIRONMENT OMP_NUM_THREADS=1)
 endfunction()
 
+# vernier_pick_twins(LIST): of files with an optional twin (x_cuda.cc / x_nocuda.cc, and likewise mpi and
+# nccl), takes away the one that this build has no use for, so that no caller tests a macro.
+function(vernier_pick_twins list)
+  foreach(part CUDA MPI NCCL)
+    string(TOLOWER ${part} suffix)
+    if(VERNIER_${part})
+      set(suffix no${suffix})
+    endif()
+    list(FILTER ${list} EXCLUDE REGEX "_${suffix}\\.cc$")
+  endforeach()
+  set(${list} ${${list}} PARENT_SCOPE)
+endfunction()
+
 # vernier_room(NAME USES room... LINKS target... [FLAGS flag...] [CUDA_LINKS target...]
 #              [CUDA_FLAGS flag...])
 # One folder under src/ becomes the static library NAME, its *_test.cc the program NAME_test and its
 # *_bench.cc the program NAME_bench; with VERNIER_FUZZ, every X_fuzz.cc the program X_fuzz; with CUDA,
 # its *_cuda_test.cu the program NAME_cuda_test, labelled gpu, and its *_cuda_bench.cc the program
-# NAME_cuda_bench. Files with an optional twin (x_cuda.cc / x_nocuda.cc) follow the option, so that no
-# caller tests a macro.
+# NAME_cuda_bench. Tests over MPI and NCCL (*_mpi_test.cc, *_nccl_test.cc) are programs of their own,
+# which their room adds.
 function(vernier_room name)
   cmake_parse_arguments(ROOM "" "" "USES;LINKS;FLAGS;CUDA_LINKS;CUDA_FLAGS;GENERATED" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS *.cc)
   set(tests ${sources})
   list(FILTER tests INCLUDE REGEX "_test\\.cc$")
+  list(FILTER tests EXCLUDE REGEX "_(mpi|nccl)_test\\.cc$")
   set(benches ${sources})
   list(FILTER benches INCLUDE REGEX "_bench\\.cc$")
   set(cuda_benches ${benches})
@@ -25,15 +39,13 @@ function(vernier_room name)
   set(fuzzers ${sources})
   list(FILTER fuzzers INCLUDE REGEX "_fuzz\\.cc$")
   list(FILTER sources EXCLUDE REGEX "(_test|_bench|_fuzz|/main)\\.cc$")
+  vernier_pick_twins(sources)
   if(VERNIER_CUDA)
-    list(FILTER sources EXCLUDE REGEX "_nocuda\\.cc$")
     file(GLOB_RECURSE cuda_sources CONFIGURE_DEPENDS *.cu)
     set(cuda_tests ${cuda_sources})
     list(FILTER cuda_tests INCLUDE REGEX "_test\\.cu$")
     list(FILTER cuda_sources EXCLUDE REGEX "_test\\.cu$")
     list(APPEND sources ${cuda_sources})
-  else()
-    list(FILTER sources EXCLUDE REGEX "_cuda\\.cc$")
   endif()
 
   add_library(${name} STATIC ${sources} ${ROOM_GENERATED})
