@@ -1,5 +1,6 @@
 // A group of ranks that talk. Every call is made by all ranks of the group, in the same order, and
-// returns when this rank's part is done; a group of one returns at once.
+// returns when this rank's part is done, or queued where devices talk by themselves; a group of one
+// returns at once.
 #pragma once
 
 #include <cstdint>
@@ -19,17 +20,19 @@ class Communicator {
   virtual int rank() const = 0;
   virtual int size() const = 0;
 
-  // Matrices: on the host or a device, of one shape on all ranks. Where device memory cannot be
-  // sent, it goes through the host's. Throws CommFault when another rank has gone.
+  // Matrices: on the host or on each rank's device, alike on all ranks. Where device memory cannot
+  // be sent, it goes through the host's. Throws CommFault when another rank has gone.
 
-  // values, FP32, becomes the sum over all ranks: the same bits on each.
+  // values, FP32, becomes the sum over all ranks: the same bits on each. Of one shape on all ranks;
+  // rows may lie apart.
   virtual void sum(AnyMatrixView values) const = 0;
   // Rows go to other ranks: rank r is sent own's next n_to[r] rows, in the order of ranks, and its
   // n_from[r] rows arrive in `arrived` in that order. REQUIRES: contiguous matrices of one width
   // and type, with as many rows as are sent and arrive; n_from[r] here is n_to[this] there.
   virtual void exchange_rows(ConstAnyMatrixView own, std::span<const int64_t> n_to,
                              AnyMatrixView arrived, std::span<const int64_t> n_from) const = 0;
-  // One rank sends, another receives; contiguous, of one shape and type.
+  // One rank sends, another receives; contiguous, of one shape and type. May wait for the other:
+  // two ranks that both send first wait for ever.
   virtual void send(ConstAnyMatrixView values, int to) const = 0;
   virtual void receive(AnyMatrixView values, int from) const = 0;
 

@@ -8,8 +8,8 @@
 namespace vernier::comm {
 
 // Calls body(world) in n threads, one a rank, and returns when all have ended. When one throws,
-// others that wait for it throw CommFault; then the exception of the lowest rank that failed by
-// itself is thrown.
+// or leaves early, others that wait for it throw CommFault; then the exception of the lowest rank
+// that failed by itself is thrown.
 void run_thread_ranks(int n, const std::function<void(const Communicator& world)>& body);
 
 }  // namespace vernier::comm
