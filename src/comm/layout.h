@@ -21,6 +21,7 @@ struct Range {
   int64_t end = 0;
 
   int64_t size() const { return end - begin; }
+  bool holds(int64_t index) const { return index >= begin && index < end; }
   bool operator==(const Range&) const = default;
 };
 
