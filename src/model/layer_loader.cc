@@ -35,8 +35,10 @@ Vector<float> LayerLoader::values(std::string_view tensor) const {
 }
 
 std::vector<float> LayerLoader::host_values(std::string_view tensor) const {
-  const TensorSpec& wanted = spec(tensor);
-  const TensorView view = weights_.tensor(wanted);
+  return values_of(spec(tensor), weights_.tensor(spec(tensor)));
+}
+
+std::vector<float> LayerLoader::values_of(const TensorSpec& wanted, const TensorView& view) {
   if (!is_float(view.dtype)) {
     throw Error(ErrorKind::kCorrupt,
                 fmt::format("tensor '{}' has dtype {}, expected BF16, F16 or F32", wanted.name,
@@ -49,8 +51,9 @@ std::vector<float> LayerLoader::host_values(std::string_view tensor) const {
 }
 
 AnyMatrix LayerLoader::matrix(std::string_view tensor) const {
-  const int64_t n_rows = spec(tensor).shape[0];
-  const std::vector<float> elems = host_values(tensor);
+  const TensorView view = weights_.tensor(spec(tensor));
+  const int64_t n_rows = view.shape[0];
+  const std::vector<float> elems = values_of(spec(tensor), view);
   const int64_t n_cols = std::ssize(elems) / n_rows;
   return to_device(ConstMatrixView(elems.data(), n_rows, n_cols), device());
 }

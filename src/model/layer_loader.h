@@ -23,8 +23,8 @@ class LayerLoader {
   // REQUIRES: a linear of the tree.
   LinearSite linear(std::string_view module) const;
   Device* device() const { return weights_.device(); }
-  // All elements of a tensor, in order. Throws Corrupt unless it is BF16, F16 or F32. REQUIRES: a
-  // tensor of the tree.
+  // All elements of this rank's share of a tensor, in order. Throws Corrupt unless it is BF16, F16
+  // or F32. REQUIRES: a tensor of the tree.
   Vector<float> values(std::string_view tensor) const;
   std::vector<float> host_values(std::string_view tensor) const;
   // The same as a matrix: the first dimension by all others.
@@ -32,6 +32,7 @@ class LayerLoader {
 
  private:
   const TensorSpec& spec(std::string_view tensor) const;
+  static std::vector<float> values_of(const TensorSpec& spec, const TensorView& view);
 
   const ModuleTree& tree_;
   const WeightSource& weights_;

@@ -9,7 +9,8 @@
 
 namespace vernier::model {
 
-std::unique_ptr<Model> open_model(const io::Json& config, std::string_view origin) {
+std::unique_ptr<Model> open_model(const io::Json& config, std::string_view origin,
+                                  const comm::Ranks* ranks) {
   const auto found = config.find("model_type");
   if (found == config.end()) {
     throw Error(ErrorKind::kCorrupt,
@@ -17,7 +18,7 @@ std::unique_ptr<Model> open_model(const io::Json& config, std::string_view origi
   }
   std::string known;
   for (const Architecture& architecture : all_architectures()) {
-    if (*found == architecture.model_type) return architecture.open(config, origin);
+    if (*found == architecture.model_type) return architecture.open(config, origin, ranks);
     known += fmt::format("{}{}", known.empty() ? "" : ", ", architecture.model_type);
   }
   throw Error(ErrorKind::kUnsupported, fmt::format("{}: model_type is {}, expected one of: {}",

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string_view>
 
+#include "comm/ranks.h"
 #include "io/json.h"
 #include "model/layer.h"
 #include "model/module.h"
@@ -19,7 +20,13 @@ class Model {
  public:
   virtual ~Model() = default;
 
+  // The whole network's, whatever this rank runs of it.
   virtual const ModuleTree& tree() const = 0;
+  // Who runs it together. Layers hold this rank's share of their modules and add up what the shares
+  // give; a share's states and temporaries are what the sizes below count.
+  virtual const comm::Ranks& ranks() const = 0;
+  // Throws InvalidArgument, naming the flag, where the network cannot be cut so.
+  virtual void check_layout(const comm::Layout& layout) const = 0;
   virtual int64_t hidden_size() const = 0;
   virtual int64_t vocab_size() const = 0;
   // Module names of the token table and the head.
@@ -49,8 +56,10 @@ class Model {
                                    GradientHook* hook) const = 0;
 };
 
-// The architecture that config["model_type"] names. `origin` names the file in errors. Throws
-// Unsupported for an unknown model_type, listing the known ones.
-std::unique_ptr<Model> open_model(const io::Json& config, std::string_view origin);
+// The architecture that config["model_type"] names. `origin` names the file in errors. `ranks`,
+// null for one rank, must outlive the model. Throws Unsupported for an unknown model_type, listing
+// the known ones, and InvalidArgument for a layout that the network cannot be cut by.
+std::unique_ptr<Model> open_model(const io::Json& config, std::string_view origin,
+                                  const comm::Ranks* ranks = nullptr);
 
 }  // namespace vernier::model

@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "model/cut.h"
 #include "tensor/tensor.h"
 
 namespace vernier::model {
@@ -24,25 +25,10 @@ enum class ModuleKind {
 
 enum class LayerKind { kMamba, kAttention, kMlp, kMoe };
 
-// How tensor and expert parallelism cut a tensor. What is cut along its first dimension needs the
-// whole input of its module; kRow leaves partial sums to add up.
-enum class ShardRule {
-  kReplicated,
-  kColumn,          // rows of the weight [n, k]: outputs
-  kRow,             // columns of the weight: inputs
-  kKvHeads,         // rows by KV head; a head is repeated where ranks outnumber heads
-  kInProjSegments,  // rows z, x, B, C, dt, each of the five cut on its own
-  kConvSegments,    // channels x, B, C, each cut on its own
-  kHeads,           // one value a Mamba head
-  kInner,           // one value a channel of the Mamba heads
-  kVocabulary,      // rows by token id
-  kExpert,          // whole, on the rank that holds the expert: contiguous blocks of experts
-};
-
 struct TensorSpec {
   std::string name;  // in full: "backbone.layers.0.mixer.in_proj.weight"
   Shape shape;
-  ShardRule shard = ShardRule::kReplicated;
+  Cut cut = {};
 };
 
 struct Module {

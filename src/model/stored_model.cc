@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <string>
+#include <utility>
 
 #include "base/error.h"
 #include "model/checkpoint_weights.h"
+#include "model/partitioned_weights.h"
 
 namespace vernier::model {
 
@@ -42,12 +44,12 @@ std::vector<int32_t> read_eos_token_ids(const std::filesystem::path& directory,
   return eos_ids_of(config, directory / "config.json");
 }
 
-StoredModel open_checkpoint(const std::filesystem::path& directory) {
+StoredModel open_checkpoint(const std::filesystem::path& directory, const comm::Ranks* ranks) {
   const std::filesystem::path config_path = directory / "config.json";
   StoredModel stored;
   stored.directory = directory;
   stored.config = io::read_json(config_path);
-  stored.model = open_model(stored.config, config_path.string());
+  stored.model = open_model(stored.config, config_path.string(), ranks);
   stored.eos_token_ids = read_eos_token_ids(directory, stored.config);
   stored.checkpoint = std::make_shared<io::Checkpoint>(directory);
   check_complete(stored.model->tree(), *stored.checkpoint);
@@ -56,6 +58,14 @@ StoredModel open_checkpoint(const std::filesystem::path& directory) {
   stored.is_quantized =
       kv_format != nullptr || is_quantized(stored.model->tree(), *stored.checkpoint);
   return stored;
+}
+
+std::shared_ptr<const WeightSource> share_of_weights(std::shared_ptr<const WeightSource> weights,
+                                                     const comm::Ranks& ranks) {
+  const comm::Share share = ranks.place().tensor;
+  if (share.count == 1) return weights;
+  if (auto own = weights->share(share)) return own;
+  return std::make_shared<PartitionedWeights>(std::move(weights), share);
 }
 
 }  // namespace vernier::model

@@ -39,6 +39,9 @@ class WeightSource {
   // Any other tensor, in host memory, checked against its spec's shape.
   virtual TensorView tensor(const TensorSpec& spec) const = 0;
   virtual KvRule kv_rule(const AttentionSite& site) const = 0;
+  // The share of these weights that a tensor rank computes with, from a source that can read it
+  // alone; null from one that cannot.
+  virtual std::shared_ptr<const WeightSource> share(comm::Share) const { return nullptr; }
   // Hints that a layer's tensors are needed soon, or no longer.
   virtual void will_need(const Module&) const {}
   virtual void done_with(const Module&) const {}

@@ -12,7 +12,8 @@ namespace vernier::model {
 
 struct Architecture {
   std::string_view model_type;  // as config.json spells it
-  std::unique_ptr<Model> (*open)(const io::Json& config, std::string_view origin);
+  std::unique_ptr<Model> (*open)(const io::Json& config, std::string_view origin,
+                                 const comm::Ranks* ranks);
 };
 
 std::span<const Architecture> all_architectures();

@@ -4,8 +4,6 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels/router.h"
-
 namespace vernier::model {
 
 // The end of the batch of experts that starts at `first`.
@@ -16,13 +14,13 @@ inline size_t batch_end(const std::vector<int64_t>& begin, size_t first, int64_t
 }
 
 // From the batch's first pair, where its experts' pairs begin.
-inline std::vector<int64_t> begin_within(const kernels::ExpertGroups& groups, size_t first,
+inline std::vector<int64_t> begin_within(const std::vector<int64_t>& begin, size_t first,
                                          size_t last) {
-  std::vector<int64_t> begin;
+  std::vector<int64_t> within;
   for (size_t expert = first; expert <= last; ++expert) {
-    begin.push_back(groups.begin[expert] - groups.begin[first]);
+    within.push_back(begin[expert] - begin[first]);
   }
-  return begin;
+  return within;
 }
 
 }  // namespace vernier::model

@@ -7,9 +7,7 @@
 namespace vernier::model {
 
 LinearSite::LinearSite(const Module& module, LinearWeight weight)
-    : module_(&module), weight_(std::move(weight)) {
-  VERNIER_CHECK(weight_.packed.n == module.n && weight_.packed.k == module.k);
-}
+    : module_(&module), weight_(std::move(weight)) {}
 
 std::optional<kernels::InputCodes> LinearSite::input_codes(int64_t n_tokens) const {
   return kernels::input_codes(weight_.packed, weight_.input, n_tokens);

@@ -39,7 +39,9 @@ class LinearSite {
  public:
   LinearSite(const Module& module, LinearWeight weight);
 
-  int64_t n() const { return module_->n; }
+  // Of this rank's share of the weight, which is [n, k].
+  int64_t n() const { return weight_.packed.n; }
+  int64_t k() const { return weight_.packed.k; }
   // Whether its input is rounded by a rule, so that it may be mapped on the way.
   bool rounds_input() const { return weight_.input.format != nullptr; }
   // What the op before it may write instead of an activation, if there are n_tokens tokens.

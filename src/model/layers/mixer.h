@@ -31,9 +31,14 @@ class Mixer {
     return std::nullopt;
   }
 
+  // How many pieces this rank must run where it has n_pieces of its own: ranks that exchange tokens
+  // inside a mixer run as many, the last of them empty where tokens are fewer.
+  virtual int64_t common_pieces(int64_t n_pieces) const { return n_pieces; }
+
   // y = mixer(u), overwritten; u: an activation of the device's compute type or, where there is no
-  // hook, what input_codes() names; y: FP32, distinct, both [tokens, hidden_size]. `sequences`
-  // covers the rows in order and its states are from new_state(). `hook` may be null.
+  // hook, what input_codes() names; y: FP32, distinct, both [tokens, hidden_size]. Where several
+  // tensor ranks hold the mixer, y is this rank's part of a sum over them. `sequences` covers the
+  // rows in order and its states are from new_state(). `hook` may be null.
   virtual void forward(const LinearInput& u, std::span<const SequenceRows> sequences,
                        SiteHook* hook, AnyMatrixView y) const = 0;
 

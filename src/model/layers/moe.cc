@@ -7,6 +7,7 @@
 #include "kernels/grouped_linear.h"
 #include "kernels/linear.h"
 #include "model/layers/expert_batch.h"
+#include "model/layers/expert_exchange.h"
 #include "model/layers/residual_layer.h"
 
 namespace vernier::model {
@@ -21,6 +22,14 @@ std::vector<int64_t> counts_of(const kernels::ExpertGroups& groups) {
   return counts;
 }
 
+// The most that any rank has.
+int64_t largest(const comm::Communicator& ranks, int64_t own) {
+  if (ranks.size() == 1) return own;
+  std::vector<int64_t> all(static_cast<size_t>(ranks.size()));
+  ranks.gather_all({&own, 1}, all);
+  return std::ranges::max(all);
+}
+
 bool all_round(std::span<const kernels::GroupWeight> groups) {
   return std::ranges::all_of(
       groups, [](const kernels::GroupWeight& group) { return group.rule.format != nullptr; });
@@ -32,36 +41,68 @@ int64_t expert_batch_pairs(const Device* device) {
   return device == nullptr ? piece_tokens(device) : 4 * piece_tokens(device);
 }
 
-Moe::Moe(int layer, const kernels::RouterShape& shape, Weights weights, Device* device)
-    : layer_(layer), shape_(shape), weights_(std::move(weights)), device_(device) {
-  VERNIER_CHECK(static_cast<int64_t>(weights_.experts.size()) == shape_.n_experts);
+Moe::Moe(int layer, const kernels::RouterShape& shape, Weights weights, const comm::Ranks& ranks,
+         Device* device)
+    : layer_(layer), shape_(shape), weights_(std::move(weights)), ranks_(ranks), device_(device) {
+  VERNIER_CHECK(std::ssize(weights_.experts) * ranks.expert().size() == shape_.n_experts);
   for (const SquaredReluMlp& expert : weights_.experts) {
     up_.push_back(expert.up.weight());
     down_.push_back(expert.down.weight());
   }
 }
 
+int64_t Moe::common_pieces(int64_t n_pieces) const { return largest(ranks_.expert(), n_pieces); }
+
 void Moe::forward(const LinearInput& input, std::span<const SequenceRows> /*sequences*/,
                   SiteHook* hook, AnyMatrixView y) const {
   VERNIER_CHECK(input.coded_by.format == nullptr);
   const ConstAnyMatrixView u = input.x;
-  const auto [logits, routing, groups] = route(u);
-  if (hook == nullptr) return run(u, routing, groups, nullptr, y);
+  if (u.rows > 0) weights_.shared.forward({u}, hook, y);
+  for (const comm::Range& rows : routed_rows(u.rows, hook)) {
+    add_routed(u.row_range(rows.begin, rows.size()), hook, y.row_range(rows.begin, rows.size()));
+  }
+}
 
-  hook->on_routing(layer_, counts_of(groups));
-  const int64_t wanted = hook->statistics_top_k(shape_.top_k, shape_.n_experts);
-  const int64_t statistics_top_k = std::min(wanted, shape_.n_experts);
-  if (statistics_top_k <= shape_.top_k) return run(u, routing, groups, hook, y);
-  const kernels::Routing wider = statistics_routing(logits, statistics_top_k);
-  run(u, wider, kernels::group_by_expert(wider, shape_.n_experts), hook, y);
-  run(u, routing, groups, nullptr, y);
+// What is exchanged at once is bounded as what runs at once is.
+std::vector<comm::Range> Moe::routed_rows(int64_t n_rows, SiteHook* hook) const {
+  const comm::Range own = comm::part_of(n_rows, ranks_.place().tensor);
+  if (ranks_.expert().size() == 1) {
+    return own.size() > 0 ? std::vector{own} : std::vector<comm::Range>();
+  }
+  const int64_t top_k = std::max(shape_.top_k, statistics_top_k(hook));
+  const int64_t n_most = std::max<int64_t>(expert_batch_pairs(device_) / top_k, 1);
+  const int64_t n_runs = largest(ranks_.expert(), (own.size() + n_most - 1) / n_most);
+  std::vector<comm::Range> runs;
+  for (int64_t run = 0; run < n_runs; ++run) {
+    runs.push_back({std::min(own.begin + run * n_most, own.end),
+                    std::min(own.begin + (run + 1) * n_most, own.end)});
+  }
+  return runs;
+}
+
+int64_t Moe::statistics_top_k(SiteHook* hook) const {
+  if (hook == nullptr) return shape_.top_k;
+  return std::min(hook->statistics_top_k(shape_.top_k, shape_.n_experts), shape_.n_experts);
+}
+
+void Moe::add_routed(ConstAnyMatrixView u, SiteHook* hook, AnyMatrixView y) const {
+  const auto [logits, routing, groups] = route(u);
+  AnyMatrix routed(y.rows, y.cols, DType::kF32, device_);
+  if (hook != nullptr) hook->on_routing(layer_, counts_of(groups));
+  if (const int64_t top_k = statistics_top_k(hook); top_k > shape_.top_k) {
+    const kernels::Routing wider = statistics_routing(logits, top_k);
+    run_routed(u, wider, group(wider), own_experts(), hook, routed);
+    hook = nullptr;
+  }
+  run_routed(u, routing, groups, own_experts(), hook, routed);
+  if (u.rows > 0) kernels::add(routed, y);
 }
 
 Moe::Routed Moe::route(ConstAnyMatrixView u) const {
   AnyMatrix logits(u.rows, shape_.n_experts, DType::kF32, device_);
-  kernels::linear(u, weights_.gate, logits);
-  kernels::Routing routing = kernels::route(shape_, logits, weights_.correction_bias);
-  kernels::ExpertGroups groups = kernels::group_by_expert(routing, shape_.n_experts);
+  if (u.rows > 0) kernels::linear(u, weights_.gate, logits);
+  kernels::Routing routing = route_logits(shape_, logits);
+  kernels::ExpertGroups groups = group(routing);
   return {std::move(logits), std::move(routing), std::move(groups)};
 }
 
@@ -71,15 +112,20 @@ kernels::Routing Moe::statistics_routing(ConstAnyMatrixView logits, int64_t top_
   wider.top_k = top_k;
   wider.n_groups = 1;
   wider.top_groups = 1;
-  return kernels::route(wider, logits, weights_.correction_bias);
+  return route_logits(wider, logits);
 }
 
-void Moe::run(ConstAnyMatrixView u, const kernels::Routing& routing,
-              const kernels::ExpertGroups& groups, SiteHook* hook, AnyMatrixView y) const {
-  AnyMatrix routed(y.rows, y.cols, DType::kF32, device_);
-  run_routed(u, routing, groups, own_experts(), hook, routed);
-  weights_.shared.forward({u}, hook, y);
-  kernels::add(routed, y);
+// Without tokens there is nothing to launch.
+kernels::Routing Moe::route_logits(const kernels::RouterShape& shape,
+                                   ConstAnyMatrixView logits) const {
+  if (logits.rows > 0) return kernels::route(shape, logits, weights_.correction_bias);
+  return {shape.top_k, Vector<int32_t>(0, device_), Vector<float>(0, device_)};
+}
+
+kernels::ExpertGroups Moe::group(const kernels::Routing& routing) const {
+  if (routing.experts.size() > 0) return kernels::group_by_expert(routing, shape_.n_experts);
+  return {std::vector<int64_t>(static_cast<size_t>(shape_.n_experts + 1), 0),
+          Vector<int32_t>(0, device_), Vector<int32_t>(0, device_)};
 }
 
 void Moe::run_routed(ConstAnyMatrixView u, const kernels::Routing& routing,
@@ -88,31 +134,62 @@ void Moe::run_routed(ConstAnyMatrixView u, const kernels::Routing& routing,
   if (!weights_.latent.has_value()) return run_experts(u, routing, groups, experts, hook, y);
   const Latent& latent = *weights_.latent;
   AnyMatrix z = new_activation(u.rows, latent.fc1.n(), device_);
-  latent.fc1.forward(u, hook, z);
-  AnyMatrix r(u.rows, latent.fc2.module().k, DType::kF32, device_);
+  if (u.rows > 0) latent.fc1.forward(u, hook, z);
+  AnyMatrix r(u.rows, latent.fc2.k(), DType::kF32, device_);
   run_experts(z, routing, groups, experts, hook, r);
-  latent.fc2.forward(r, hook, y);
+  if (u.rows > 0) latent.fc2.forward(r, hook, y);
 }
 
 void Moe::run_experts(ConstAnyMatrixView z, const kernels::Routing& routing,
                       const kernels::ExpertGroups& groups, const Experts& experts, SiteHook* hook,
                       AnyMatrixView r) const {
-  fill_zero(r.data, r.device, r.rows * r.cols * r.elem_bytes());
+  if (r.rows > 0) fill_zero(r.data, r.device, r.rows * r.cols * r.elem_bytes());
+  if (ranks_.expert().size() > 1) {
+    return run_experts_of_ranks(z, routing, groups, experts, hook, r);
+  }
   const int64_t max_pairs = expert_batch_pairs(device_);
   for (size_t first = 0; first < up_.size();) {
     const size_t last = batch_end(groups.begin, first, max_pairs);
-    run_batch(z, routing, groups, first, last, experts, hook, r);
+    const int64_t first_pair = groups.begin[first];
+    const int64_t n_pairs = groups.begin[last] - first_pair;
+    if (n_pairs > 0) {
+      AnyMatrix input = new_activation(n_pairs, z.cols, device_);
+      kernels::gather_rows(z, groups.tokens.view().part(first_pair, n_pairs), input);
+      AnyMatrix output = new_activation(n_pairs, r.cols, device_);
+      run_batch(input, begin_within(groups.begin, first, last), first, last, experts, hook, output);
+      kernels::combine_experts(output, first_pair, groups, routing, r);
+    }
     first = last;
   }
 }
 
-void Moe::run_batch(ConstAnyMatrixView z, const kernels::Routing& routing,
-                    const kernels::ExpertGroups& groups, size_t first, size_t last,
-                    const Experts& experts, SiteHook* hook, AnyMatrixView r) const {
-  const int64_t first_pair = groups.begin[first];
-  const int64_t n_pairs = groups.begin[last] - first_pair;
-  if (n_pairs == 0) return;
-  const std::vector<int64_t> begin = begin_within(groups, first, last);
+void Moe::run_experts_of_ranks(ConstAnyMatrixView z, const kernels::Routing& routing,
+                               const kernels::ExpertGroups& groups, const Experts& experts,
+                               SiteHook* hook, AnyMatrixView r) const {
+  const ExpertExchange exchange(ranks_.expert(), groups, device_);
+  AnyMatrix own = new_activation(groups.tokens.size(), z.cols, device_);
+  if (own.rows() > 0) kernels::gather_rows(z, groups.tokens, own);
+  const AnyMatrix input = exchange.deliver(own);
+  AnyMatrix output = new_activation(input.rows(), r.cols, device_);
+  const int64_t max_pairs = expert_batch_pairs(device_);
+  for (size_t first = 0; first < up_.size();) {
+    const size_t last = batch_end(exchange.begin(), first, max_pairs);
+    const int64_t first_pair = exchange.begin()[first];
+    const int64_t n_pairs = exchange.begin()[last] - first_pair;
+    if (n_pairs > 0) {
+      run_batch(input.view().row_range(first_pair, n_pairs),
+                begin_within(exchange.begin(), first, last), first, last, experts, hook,
+                output.view().row_range(first_pair, n_pairs));
+    }
+    first = last;
+  }
+  const AnyMatrix returned = exchange.bring_back(output.view());
+  if (returned.rows() > 0) kernels::combine_experts(returned, 0, groups, routing, r);
+}
+
+void Moe::run_batch(ConstAnyMatrixView input, const std::vector<int64_t>& begin, size_t first,
+                    size_t last, const Experts& experts, SiteHook* hook,
+                    AnyMatrixView output) const {
   const auto show = [&](LinearSite SquaredReluMlp::*site, ConstAnyMatrixView x) {
     if (hook == nullptr) return;
     for (size_t expert = first; expert < last; ++expert) {
@@ -125,20 +202,15 @@ void Moe::run_batch(ConstAnyMatrixView z, const kernels::Routing& routing,
   const auto batch_of = [&](std::span<const kernels::GroupWeight> all) {
     return all.subspan(first, last - first);
   };
-
-  AnyMatrix input = new_activation(n_pairs, z.cols, device_);
-  kernels::gather_rows(z, groups.tokens.view().part(first_pair, n_pairs), input);
   show(&SquaredReluMlp::up, input);
-  AnyMatrix inner = new_activation(n_pairs, up_.front().weight.n, device_);
+  AnyMatrix inner = new_activation(input.rows, up_.front().weight.n, device_);
   kernels::grouped_linear(input, begin, batch_of(experts.up), inner);
   // As in one expert alone (SquaredReluMlp).
   const bool maps_codes = hook == nullptr && all_round(batch_of(experts.down));
   if (!maps_codes) kernels::squared_relu(inner);
   show(&SquaredReluMlp::down, inner);
-  AnyMatrix output = new_activation(n_pairs, r.cols, device_);
   kernels::grouped_linear(inner, begin, batch_of(experts.down), output,
                           maps_codes ? formats::InputMap::kSquaredRelu : formats::InputMap::kNone);
-  kernels::combine_experts(output, first_pair, groups, routing, r);
 }
 
 }  // namespace vernier::model

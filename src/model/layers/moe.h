@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "comm/ranks.h"
 #include "kernels/router.h"
 #include "model/layers/mixer.h"
 #include "model/layers/mlp.h"
@@ -23,16 +24,18 @@ class Moe : public Mixer {
     LinearSite fc2;  // latent -> hidden, after their weighted sum
   };
   struct Weights {
-    std::string name;               // the mixer's in the checkpoint
-    AnyMatrix gate;                 // [n_experts, hidden], FP32
-    Vector<float> correction_bias;  // [n_experts]
-    std::vector<SquaredReluMlp> experts;
+    std::string name;                     // the mixer's in the checkpoint
+    AnyMatrix gate;                       // [n_experts, hidden], FP32
+    Vector<float> correction_bias;        // [n_experts]
+    std::vector<SquaredReluMlp> experts;  // those of this rank
     SquaredReluMlp shared;
     std::optional<Latent> latent;
   };
 
-  // `layer` is what the hook is told of. Runs on `device`, where the weights are.
-  Moe(int layer, const kernels::RouterShape& shape, Weights weights, Device* device);
+  // `layer` is what the hook is told of. Runs on `device`, where the weights are, on `ranks`
+  // together, which must outlive it.
+  Moe(int layer, const kernels::RouterShape& shape, Weights weights, const comm::Ranks& ranks,
+      Device* device);
 
   std::unique_ptr<LayerState> new_state() const override { return std::make_unique<NoState>(); }
 
@@ -40,9 +43,12 @@ class Moe : public Mixer {
   //   shared(u)
   // The router and the shared expert see u. Experts run a batch of neighbours at a time over their
   // own tokens and add to r in ascending order, so that the sum depends neither on threads nor on
-  // batches.
+  // batches. Of tensor ranks, which see the same tokens, each routes its own part of them: to
+  // experts of this rank or, in exchange for others' tokens, of others.
   void forward(const LinearInput& u, std::span<const SequenceRows> sequences, SiteHook* hook,
                AnyMatrixView y) const override;
+  int64_t common_pieces(int64_t n_pieces) const override;
+  // REQUIRES: one rank.
   void backward(ConstAnyMatrixView u, std::span<const kernels::SequenceSpan> sequences,
                 Gradients g_y, GradientHook* hook, Gradients g_u) const override;
 
@@ -58,10 +64,16 @@ class Moe : public Mixer {
     std::span<const kernels::GroupWeight> up, down;
   };
   Experts own_experts() const { return {up_, down_}; }
+  // How many experts a token visits for statistics; top_k where it is the true routing's.
+  int64_t statistics_top_k(SiteHook* hook) const;
+  kernels::Routing route_logits(const kernels::RouterShape& shape, ConstAnyMatrixView logits) const;
+  kernels::ExpertGroups group(const kernels::Routing& routing) const;
   kernels::Routing statistics_routing(ConstAnyMatrixView logits, int64_t top_k) const;
-  // The block for a given routing.
-  void run(ConstAnyMatrixView u, const kernels::Routing& routing,
-           const kernels::ExpertGroups& groups, SiteHook* hook, AnyMatrixView y) const;
+  // The rows of a piece whose tokens this rank routes, in runs that all ranks route at once.
+  std::vector<comm::Range> routed_rows(int64_t n_rows, SiteHook* hook) const;
+  // y += what the routed experts make of u.
+  void add_routed(ConstAnyMatrixView u, SiteHook* hook, AnyMatrixView y) const;
+  // The same for a given routing, overwritten.
   void run_routed(ConstAnyMatrixView u, const kernels::Routing& routing,
                   const kernels::ExpertGroups& groups, const Experts& experts, SiteHook* hook,
                   AnyMatrixView y) const;
@@ -69,10 +81,13 @@ class Moe : public Mixer {
   void run_experts(ConstAnyMatrixView z, const kernels::Routing& routing,
                    const kernels::ExpertGroups& groups, const Experts& experts, SiteHook* hook,
                    AnyMatrixView r) const;
-  // Experts [first, last) over their tokens, whose outputs are added to r.
-  void run_batch(ConstAnyMatrixView z, const kernels::Routing& routing,
-                 const kernels::ExpertGroups& groups, size_t first, size_t last,
-                 const Experts& experts, SiteHook* hook, AnyMatrixView r) const;
+  // The same over experts of all ranks.
+  void run_experts_of_ranks(ConstAnyMatrixView z, const kernels::Routing& routing,
+                            const kernels::ExpertGroups& groups, const Experts& experts,
+                            SiteHook* hook, AnyMatrixView r) const;
+  // Experts [first, last) over their tokens, the rows of input from begin[0] = 0 on.
+  void run_batch(ConstAnyMatrixView input, const std::vector<int64_t>& begin, size_t first,
+                 size_t last, const Experts& experts, SiteHook* hook, AnyMatrixView output) const;
 
   // A backward pass after its routing.
   struct Pass;
@@ -87,6 +102,7 @@ class Moe : public Mixer {
   int layer_;
   kernels::RouterShape shape_;
   Weights weights_;
+  const comm::Ranks& ranks_;
   std::vector<kernels::GroupWeight> up_, down_;  // by expert
   Device* device_;
 };

@@ -46,6 +46,7 @@ void show_each(GradientHook* hook, const std::vector<SquaredReluMlp>& experts,
 
 void Moe::backward(ConstAnyMatrixView u, std::span<const kernels::SequenceSpan> /*sequences*/,
                    Gradients g_y, GradientHook* hook, Gradients g_u) const {
+  VERNIER_CHECK(ranks_.tensor().size() == 1 && ranks_.expert().size() == 1);
   const auto [logits, routing, groups] = route(u);
   std::vector<Vector<float>> g_weights;
   for (size_t loss = 0; loss < g_y.size(); ++loss) {
@@ -110,7 +111,7 @@ void Moe::backward_batch(const Pass& pass, ConstAnyMatrixView z, size_t first, s
   const int64_t first_pair = pass.groups.begin[first];
   const int64_t n_pairs = pass.groups.begin[last] - first_pair;
   if (n_pairs == 0) return;
-  const std::vector<int64_t> begin = begin_within(pass.groups, first, last);
+  const std::vector<int64_t> begin = begin_within(pass.groups.begin, first, last);
   const auto up = std::span(up_).subspan(first, last - first);
   const auto down = std::span(down_).subspan(first, last - first);
   const int64_t inner_width = up_.front().weight.n;

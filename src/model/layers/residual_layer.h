@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "comm/ranks.h"
 #include "model/layers/mixer.h"
 
 namespace vernier::model {
@@ -19,9 +20,10 @@ int64_t piece_tokens(const Device* device);
 
 class ResidualLayer : public Layer {
  public:
-  // `name` is the layer's in the checkpoint; `norm_weight` is where the layer runs.
+  // `name` is the layer's in the checkpoint; `norm_weight` is where the layer runs. `ranks` run it
+  // together and must outlive it.
   ResidualLayer(std::string name, Vector<float> norm_weight, float eps,
-                std::unique_ptr<const Mixer> mixer, int64_t piece_tokens);
+                std::unique_ptr<const Mixer> mixer, const comm::Ranks& ranks, int64_t piece_tokens);
 
   std::unique_ptr<LayerState> new_state() const override { return mixer_->new_state(); }
   void forward(AnyMatrixView hidden, std::span<const int64_t> n_tokens,
@@ -30,6 +32,14 @@ class ResidualLayer : public Layer {
                 GradientHook* hook) const override;
 
  private:
+  // Rows that go through the mixer together.
+  struct Piece {
+    int64_t first_row = 0;
+    int64_t n_rows = 0;
+    std::vector<SequenceRows> sequences = {};
+  };
+  std::vector<Piece> pieces_of(std::span<const int64_t> n_tokens,
+                               std::span<const std::unique_ptr<LayerState>> states) const;
   void forward_piece(AnyMatrixView hidden, std::span<const SequenceRows> sequences,
                      SiteHook* hook) const;
 
@@ -37,6 +47,7 @@ class ResidualLayer : public Layer {
   Vector<float> norm_weight_;
   float eps_;
   std::unique_ptr<const Mixer> mixer_;
+  const comm::Ranks& ranks_;
   int64_t piece_tokens_;
 };
 

@@ -52,8 +52,9 @@ class PositionMixer : public Mixer {
 
 ResidualLayer position_layer(const std::vector<float>& norm_weight, float eps,
                              std::vector<int64_t>* piece_rows, int64_t piece_tokens = 4096) {
+  static const comm::Ranks alone;
   return ResidualLayer("layer", Vector<float>(std::span<const float>(norm_weight), nullptr), eps,
-                       std::make_unique<PositionMixer>(piece_rows), piece_tokens);
+                       std::make_unique<PositionMixer>(piece_rows), alone, piece_tokens);
 }
 
 TEST(ResidualLayer, CutsTokensIntoPiecesThatCarryState) {

@@ -352,11 +352,12 @@ TEST(NemotronHTree, FindsModulesTensorsAndGroups) {
   EXPECT_EQ(expert->expert, 2);
   EXPECT_EQ(expert->expert_group, "backbone.layers.3.mixer.experts.down_proj");
 
-  EXPECT_EQ(tree.find("backbone.layers.0.mixer.in_proj")->tensors[0].shard,
-            ShardRule::kInProjSegments);
-  EXPECT_EQ(k_proj->tensors[0].shard, ShardRule::kKvHeads);
-  EXPECT_EQ(expert->tensors[0].shard, ShardRule::kExpert);
-  EXPECT_EQ(tree.find("backbone.norm_f")->tensors[0].shard, ShardRule::kReplicated);
+  const Cut& in_proj = tree.find("backbone.layers.0.mixer.in_proj")->tensors[0].cut;
+  EXPECT_EQ(in_proj.kind, CutKind::kRows);
+  EXPECT_EQ(in_proj.segments.size(), 5u);
+  EXPECT_TRUE(k_proj->tensors[0].cut.repeats);
+  EXPECT_EQ(expert->tensors[0].cut.kind, CutKind::kExpert);
+  EXPECT_EQ(tree.find("backbone.norm_f")->tensors[0].cut.kind, CutKind::kWhole);
 
   EXPECT_EQ(tree.owner_of("backbone.layers.0.mixer.D"), tree.find("backbone.layers.0.mixer"));
   EXPECT_EQ(tree.find("backbone.layers.0.mixer")->kind, ModuleKind::kParameter);

@@ -8,6 +8,11 @@
 
 namespace vernier::model::nemotron_h {
 
+Cut mlp_cut(CutKind kind, int64_t width) {
+  constexpr int64_t kBlock = 16;
+  return {.kind = kind, .segments = {width}, .unit = width % kBlock == 0 ? kBlock : 1};
+}
+
 namespace {
 
 // A row is one tensor of one module; rows of the same module follow one another, the weight first.
@@ -17,7 +22,7 @@ struct Row {
   std::string_view tensor;  // after the module's name
   ModuleKind kind;
   Shape (*shape)(const Config& config, size_t layer);
-  ShardRule shard = ShardRule::kReplicated;
+  Cut (*cut)(const Config& config, size_t layer) = nullptr;  // null: every rank has all of it
   std::string_view fusion_group = {};
   bool (*is_present)(const Config& config) = nullptr;  // null: always
 };
@@ -30,16 +35,66 @@ Shape vocabulary(const Config& c, size_t) { return {c.vocab_size, c.hidden_size}
 Shape mamba_heads(const Config& c, size_t) { return {c.mamba.n_heads}; }
 Shape kv(const Config& c, size_t) { return {c.attention.kv_width(), c.hidden_size}; }
 
+Cut by_vocabulary(const Config& c, size_t) {
+  return {.kind = CutKind::kRows, .segments = {c.vocab_size}};
+}
+Cut by_mamba_heads(const Config& c, size_t) {
+  return {.kind = CutKind::kRows, .segments = {c.mamba.n_heads}};
+}
+// Heads, and with them whole groups.
+Cut by_inner(const Config& c, size_t) {
+  return {.kind = CutKind::kRows, .segments = {c.mamba.inner()}, .unit = c.mamba.head_dim};
+}
+Cut inner_inputs(const Config& c, size_t layer) {
+  Cut cut = by_inner(c, layer);
+  cut.kind = CutKind::kColumns;
+  return cut;
+}
+Cut by_conv_channels(const Config& c, size_t) {
+  const int64_t bc_width = c.mamba.n_groups * c.mamba.state_dim;
+  return {.kind = CutKind::kRows, .segments = {c.mamba.inner(), bc_width, bc_width}};
+}
+Cut by_in_proj_rows(const Config& c, size_t) {
+  const int64_t bc_width = c.mamba.n_groups * c.mamba.state_dim;
+  return {.kind = CutKind::kRows,
+          .segments = {c.mamba.inner(), c.mamba.inner(), bc_width, bc_width, c.mamba.n_heads}};
+}
+Cut by_query_heads(const Config& c, size_t) {
+  return {.kind = CutKind::kRows,
+          .segments = {c.attention.query_width()},
+          .unit = c.attention.head_dim};
+}
+Cut query_head_inputs(const Config& c, size_t layer) {
+  Cut cut = by_query_heads(c, layer);
+  cut.kind = CutKind::kColumns;
+  return cut;
+}
+Cut by_kv_heads(const Config& c, size_t) {
+  return {.kind = CutKind::kRows,
+          .segments = {c.attention.kv_width()},
+          .unit = c.attention.head_dim,
+          .repeats = true};
+}
+Cut mlp_rows(const Config& c, size_t layer) { return mlp_cut(CutKind::kRows, c.mlp_widths[layer]); }
+Cut mlp_inputs(const Config& c, size_t layer) {
+  return mlp_cut(CutKind::kColumns, c.mlp_widths[layer]);
+}
+Cut shared_rows(const Config& c, size_t) { return mlp_cut(CutKind::kRows, c.moe.shared_width); }
+Cut shared_inputs(const Config& c, size_t) {
+  return mlp_cut(CutKind::kColumns, c.moe.shared_width);
+}
+Cut of_expert(const Config&, size_t) { return {.kind = CutKind::kExpert}; }
+
 constexpr std::string_view kLayerPrefix = "backbone.layers.";
 constexpr std::string_view kExpertMark = "{e}";
 
 constexpr Row kBeforeStack[] = {
-    {"backbone.embeddings", "weight", ModuleKind::kEmbedding, vocabulary, ShardRule::kVocabulary},
+    {"backbone.embeddings", "weight", ModuleKind::kEmbedding, vocabulary, by_vocabulary},
 };
 
 constexpr Row kAfterStack[] = {
     {"backbone.norm_f", "weight", ModuleKind::kNorm, hidden},
-    {"lm_head", "weight", ModuleKind::kLinear, vocabulary, ShardRule::kVocabulary},
+    {"lm_head", "weight", ModuleKind::kLinear, vocabulary, by_vocabulary},
 };
 
 constexpr Row kEveryLayer[] = {
@@ -51,29 +106,29 @@ constexpr Row kMamba[] = {
      [](const Config& c, size_t) -> Shape {
        return {c.mamba.conv_channels(), 1, c.mamba.conv_taps};
      },
-     ShardRule::kConvSegments},
+     by_conv_channels},
     {"mixer.conv1d",
      "bias",
      ModuleKind::kConv1d,
      [](const Config& c, size_t) -> Shape { return {c.mamba.conv_channels()}; },
-     ShardRule::kConvSegments,
+     by_conv_channels,
      {},
      has_conv_bias},
     {"mixer.in_proj", "weight", ModuleKind::kLinear,
      [](const Config& c, size_t) -> Shape {
        return {c.mamba.in_proj_rows(), c.hidden_size};
      },
-     ShardRule::kInProjSegments},
-    {"mixer", "A_log", ModuleKind::kParameter, mamba_heads, ShardRule::kHeads},
-    {"mixer", "dt_bias", ModuleKind::kParameter, mamba_heads, ShardRule::kHeads},
-    {"mixer", "D", ModuleKind::kParameter, mamba_heads, ShardRule::kHeads},
+     by_in_proj_rows},
+    {"mixer", "A_log", ModuleKind::kParameter, mamba_heads, by_mamba_heads},
+    {"mixer", "dt_bias", ModuleKind::kParameter, mamba_heads, by_mamba_heads},
+    {"mixer", "D", ModuleKind::kParameter, mamba_heads, by_mamba_heads},
     {"mixer.norm", "weight", ModuleKind::kNorm,
-     [](const Config& c, size_t) -> Shape { return {c.mamba.inner()}; }, ShardRule::kInner},
+     [](const Config& c, size_t) -> Shape { return {c.mamba.inner()}; }, by_inner},
     {"mixer.out_proj", "weight", ModuleKind::kLinear,
      [](const Config& c, size_t) -> Shape {
        return {c.hidden_size, c.mamba.inner()};
      },
-     ShardRule::kRow},
+     inner_inputs},
 };
 
 constexpr Row kAttention[] = {
@@ -81,14 +136,14 @@ constexpr Row kAttention[] = {
      [](const Config& c, size_t) -> Shape {
        return {c.attention.query_width(), c.hidden_size};
      },
-     ShardRule::kColumn, "mixer.qkv_proj"},
-    {"mixer.k_proj", "weight", ModuleKind::kLinear, kv, ShardRule::kKvHeads, "mixer.qkv_proj"},
-    {"mixer.v_proj", "weight", ModuleKind::kLinear, kv, ShardRule::kKvHeads, "mixer.qkv_proj"},
+     by_query_heads, "mixer.qkv_proj"},
+    {"mixer.k_proj", "weight", ModuleKind::kLinear, kv, by_kv_heads, "mixer.qkv_proj"},
+    {"mixer.v_proj", "weight", ModuleKind::kLinear, kv, by_kv_heads, "mixer.qkv_proj"},
     {"mixer.o_proj", "weight", ModuleKind::kLinear,
      [](const Config& c, size_t) -> Shape {
        return {c.hidden_size, c.attention.query_width()};
      },
-     ShardRule::kRow},
+     query_head_inputs},
 };
 
 constexpr Row kMlp[] = {
@@ -96,12 +151,12 @@ constexpr Row kMlp[] = {
      [](const Config& c, size_t layer) -> Shape {
        return {c.mlp_widths[layer], c.hidden_size};
      },
-     ShardRule::kColumn},
+     mlp_rows},
     {"mixer.down_proj", "weight", ModuleKind::kLinear,
      [](const Config& c, size_t layer) -> Shape {
        return {c.hidden_size, c.mlp_widths[layer]};
      },
-     ShardRule::kRow},
+     mlp_inputs},
 };
 
 constexpr Row kMoe[] = {
@@ -115,29 +170,29 @@ constexpr Row kMoe[] = {
      [](const Config& c, size_t) -> Shape {
        return {c.moe.width, c.expert_io()};
      },
-     ShardRule::kExpert},
+     of_expert},
     {"mixer.experts.{e}.down_proj", "weight", ModuleKind::kLinear,
      [](const Config& c, size_t) -> Shape {
        return {c.expert_io(), c.moe.width};
      },
-     ShardRule::kExpert},
+     of_expert},
     {"mixer.shared_experts.up_proj", "weight", ModuleKind::kLinear,
      [](const Config& c, size_t) -> Shape {
        return {c.moe.shared_width, c.hidden_size};
      },
-     ShardRule::kColumn},
+     shared_rows},
     {"mixer.shared_experts.down_proj", "weight", ModuleKind::kLinear,
      [](const Config& c, size_t) -> Shape {
        return {c.hidden_size, c.moe.shared_width};
      },
-     ShardRule::kRow},
+     shared_inputs},
     {"mixer.fc1_latent_proj",
      "weight",
      ModuleKind::kLinear,
      [](const Config& c, size_t) -> Shape {
        return {c.moe.latent_size, c.hidden_size};
      },
-     ShardRule::kReplicated,
+     nullptr,
      {},
      is_latent},
     {"mixer.fc2_latent_proj",
@@ -146,7 +201,7 @@ constexpr Row kMoe[] = {
      [](const Config& c, size_t) -> Shape {
        return {c.hidden_size, c.moe.latent_size};
      },
-     ShardRule::kReplicated,
+     nullptr,
      {},
      is_latent},
 };
@@ -209,10 +264,13 @@ class TreeWriter {
   void add_row(const Row& row, int expert) {
     if (row.is_present != nullptr && !row.is_present(config_)) return;
     const std::string name = full_name(row.module, expert < 0 ? "" : std::to_string(expert));
-    const Shape shape = row.shape(config_, static_cast<size_t>(layer_ < 0 ? 0 : layer_));
+    const Shape shape = row.shape(config_, layer_index());
     if (modules_.empty() || modules_.back().name != name) add_module(row, name, expert, shape);
-    modules_.back().tensors.push_back({fmt::format("{}.{}", name, row.tensor), shape, row.shard});
+    const Cut cut = row.cut == nullptr ? Cut() : row.cut(config_, layer_index());
+    modules_.back().tensors.push_back({fmt::format("{}.{}", name, row.tensor), shape, cut});
   }
+
+  size_t layer_index() const { return static_cast<size_t>(layer_ < 0 ? 0 : layer_); }
 
   void add_module(const Row& row, const std::string& name, int expert, const Shape& shape) {
     const bool is_matrix = row.kind == ModuleKind::kLinear || row.kind == ModuleKind::kEmbedding;

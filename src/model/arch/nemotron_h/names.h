@@ -8,6 +8,10 @@
 
 namespace vernier::model::nemotron_h {
 
+// How the hidden channels of an MLP are shared out: in blocks of 16 where they fill whole ones, so
+// that its second weight is never cut inside a block of a format.
+Cut mlp_cut(CutKind kind, int64_t width);
+
 ModuleTree build_module_tree(const Config& config);
 
 }  // namespace vernier::model::nemotron_h

@@ -11,6 +11,7 @@
 #include "kernels/rms_norm_encode.h"
 #include "model/arch/nemotron_h/config.h"
 #include "model/arch/nemotron_h/names.h"
+#include "model/arch/nemotron_h/partition.h"
 #include "model/arch/nemotron_h/scratch.h"
 #include "model/layer_loader.h"
 #include "model/layers/attention.h"
@@ -81,7 +82,8 @@ SquaredReluMlp load_mlp(const LayerLoader& loader, const std::string& name) {
   return {.up = loader.linear(name + ".up_proj"), .down = loader.linear(name + ".down_proj")};
 }
 
-std::unique_ptr<Mixer> load_moe(const Config& config, const LayerLoader& loader, int layer) {
+std::unique_ptr<Mixer> load_moe(const Config& config, const LayerLoader& loader, int layer,
+                                const comm::Ranks& ranks) {
   const MoeConfig& moe = config.moe;
   const kernels::RouterShape shape{.n_experts = moe.n_experts,
                                    .top_k = moe.top_k,
@@ -90,7 +92,8 @@ std::unique_ptr<Mixer> load_moe(const Config& config, const LayerLoader& loader,
                                    .normalize = moe.normalizes_weights,
                                    .scale = moe.scale};
   std::vector<SquaredReluMlp> experts;
-  for (int64_t expert = 0; expert < moe.n_experts; ++expert) {
+  const comm::Range here = comm::part_of(moe.n_experts, ranks.place().expert);
+  for (int64_t expert = here.begin; expert < here.end; ++expert) {
     experts.push_back(load_mlp(loader, fmt::format("mixer.experts.{}", expert)));
   }
   std::optional<Moe::Latent> latent;
@@ -106,18 +109,24 @@ std::unique_ptr<Mixer> load_moe(const Config& config, const LayerLoader& loader,
                    .experts = std::move(experts),
                    .shared = load_mlp(loader, "mixer.shared_experts"),
                    .latent = std::move(latent)},
-      loader.device());
+      ranks, loader.device());
 }
 
 class NemotronH : public Model {
  public:
-  explicit NemotronH(Config config)
-      : config_(std::move(config)),
-        tree_(build_module_tree(config_)),
+  NemotronH(const Config& config, ModuleTree tree, const comm::Ranks* ranks)
+      : ranks_(ranks == nullptr ? &alone_ : ranks),
+        whole_(config),
+        config_(share_of(config, ranks_->place().tensor)),
+        tree_(std::move(tree)),
         embedding_(tree_.find("backbone.embeddings")),
         head_(tree_.find("lm_head")) {}
 
   const ModuleTree& tree() const override { return tree_; }
+  const comm::Ranks& ranks() const override { return *ranks_; }
+  void check_layout(const comm::Layout& layout) const override {
+    nemotron_h::check_layout(whole_, tree_, layout);
+  }
   int64_t hidden_size() const override { return config_.hidden_size; }
   int64_t vocab_size() const override { return config_.vocab_size; }
   const Module& embedding() const override { return *embedding_; }
@@ -160,7 +169,7 @@ class NemotronH : public Model {
     const std::string name = fmt::format("backbone.layers.{}", layer);
     const LayerLoader loader(tree_, weights, name + ".");
     return std::make_unique<ResidualLayer>(name, loader.values("norm.weight"), config_.norm_eps,
-                                           load_mixer(layer, loader, weights),
+                                           load_mixer(layer, loader, weights), *ranks_,
                                            piece_tokens(weights.device()));
   }
 
@@ -192,7 +201,7 @@ class NemotronH : public Model {
       case LayerKind::kMlp:
         return std::make_unique<Mlp>(load_mlp(loader, "mixer"));
       case LayerKind::kMoe:
-        return load_moe(config_, loader, layer);
+        return load_moe(config_, loader, layer, *ranks_);
     }
     VERNIER_CHECK(false);
   }
@@ -204,7 +213,10 @@ class NemotronH : public Model {
     VERNIER_CHECK(false);
   }
 
-  Config config_;
+  comm::Ranks alone_;
+  const comm::Ranks* ranks_;
+  Config whole_;
+  Config config_;  // of this rank's share
   ModuleTree tree_;
   const Module* embedding_;
   const Module* head_;
@@ -212,8 +224,12 @@ class NemotronH : public Model {
 
 }  // namespace
 
-std::unique_ptr<Model> open(const io::Json& config, std::string_view origin) {
-  return std::make_unique<NemotronH>(parse_config(config, origin));
+std::unique_ptr<Model> open(const io::Json& config, std::string_view origin,
+                            const comm::Ranks* ranks) {
+  const Config parsed = parse_config(config, origin);
+  ModuleTree tree = build_module_tree(parsed);
+  if (ranks != nullptr) check_layout(parsed, tree, ranks->layout());
+  return std::make_unique<NemotronH>(parsed, std::move(tree), ranks);
 }
 
 }  // namespace vernier::model::nemotron_h

@@ -9,6 +9,7 @@
 
 namespace vernier::model::nemotron_h {
 
-std::unique_ptr<Model> open(const io::Json& config, std::string_view origin);
+std::unique_ptr<Model> open(const io::Json& config, std::string_view origin,
+                            const comm::Ranks* ranks);
 
 }  // namespace vernier::model::nemotron_h
