@@ -6,7 +6,8 @@
 #include <utility>
 
 #include "base/error.h"
-#include "kernels/linear.h"
+#include "model/stage.h"
+#include "runtime/embed.h"
 #include "runtime/head.h"
 
 namespace vernier::runtime {
@@ -14,7 +15,8 @@ namespace vernier::runtime {
 Generator::Generator(const model::Model& model, const model::WeightSource& weights,
                      std::vector<text::TokenId> eos_ids)
     : model_(model), weights_(weights), eos_ids_(std::move(eos_ids)) {
-  for (size_t layer = 0; layer < model.tree().layers().size(); ++layer) {
+  const comm::Range here = model::layers_here(model);
+  for (int64_t layer = here.begin; layer < here.end; ++layer) {
     layers_.push_back(model.load_layer(static_cast<int>(layer), weights));
   }
 }
@@ -27,9 +29,7 @@ Generation Generator::generate(const std::vector<text::TokenId>& prompt, int64_t
   const States states = new_states();
   std::span<const text::TokenId> next = prompt;
   for (int64_t step = 0; step < max_tokens; ++step) {
-    const Matrix logits = advance(next, states);
-    const text::TokenId id =
-        sample(logits.values(), sampling, sequence, static_cast<uint64_t>(step));
+    const text::TokenId id = choose(advance(next, states), sampling, sequence, step);
     generation.ids.push_back(id);
     if (on_token) on_token(id);
     if (ends(id)) {
@@ -66,17 +66,35 @@ Generator::States Generator::new_states() const {
   return states;
 }
 
-Matrix Generator::advance(std::span<const text::TokenId> ids, const States& states) const {
+AnyMatrix Generator::advance(std::span<const text::TokenId> ids, const States& states) const {
   const auto n_tokens = static_cast<int64_t>(ids.size());
-  Device* device = weights_.device();
-  AnyMatrix hidden(n_tokens, model_.hidden_size(), DType::kF32, device);
-  kernels::embed(ids, weights_.linear(model_.embedding()).packed, hidden);
+  const comm::Communicator& pipeline = model_.ranks().pipeline();
+  AnyMatrix hidden(n_tokens, model_.hidden_size(), DType::kF32, weights_.device());
+  if (pipeline.rank() == 0) {
+    embed(model_, weights_, ids, hidden);
+  } else {
+    pipeline.receive(hidden, pipeline.rank() - 1);
+  }
   for (size_t layer = 0; layer < layers_.size(); ++layer) {
     layers_[layer]->forward(hidden, {&n_tokens, 1}, states[layer], nullptr);
   }
-  AnyMatrix logits(1, model_.vocab_size(), DType::kF32, device);
-  compute_logits(model_, weights_, hidden.view().row_range(n_tokens - 1, 1), nullptr, logits);
-  return to_host(logits);
+  if (pipeline.rank() + 1 < pipeline.size()) pipeline.send(hidden, pipeline.rank() + 1);
+  return hidden;
+}
+
+text::TokenId Generator::choose(ConstAnyMatrixView hidden, const SamplingOptions& sampling,
+                                uint32_t sequence, int64_t step) const {
+  const comm::Ranks& ranks = model_.ranks();
+  int64_t id = 0;
+  if (ranks.is_last_stage()) {
+    AnyMatrix logits(1, model_.vocab_size(), DType::kF32, weights_.device());
+    compute_logits(model_, weights_, hidden.row_range(hidden.rows - 1, 1), nullptr, logits);
+    const int32_t chosen =
+        sample(to_host(logits).values(), sampling, sequence, static_cast<uint64_t>(step));
+    if (ranks.stage().rank() == 0) id = chosen;
+  }
+  ranks.world().sum(std::span(&id, 1));  // zeros but for one rank's
+  return static_cast<text::TokenId>(id);
 }
 
 }  // namespace vernier::runtime

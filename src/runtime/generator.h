@@ -1,4 +1,5 @@
-// Text generation with all layers loaded (mapped weights count as loaded).
+// Text generation with all layers loaded (mapped weights count as loaded). Ranks generate together;
+// replicas of data parallelism do the same.
 #pragma once
 
 #include <functional>
@@ -39,13 +40,16 @@ class Generator {
   void check_prompt(const std::vector<text::TokenId>& prompt) const;
   bool ends(text::TokenId id) const;
   States new_states() const;
-  // Runs tokens through all layers and returns the logits of the last one.
-  Matrix advance(std::span<const text::TokenId> ids, const States& states) const;
+  // Runs tokens through this stage's layers, and on to the next stage.
+  AnyMatrix advance(std::span<const text::TokenId> ids, const States& states) const;
+  // The token that follows the last row, the same on all ranks: the last stage chooses.
+  text::TokenId choose(ConstAnyMatrixView hidden, const SamplingOptions& sampling,
+                       uint32_t sequence, int64_t step) const;
 
   const model::Model& model_;
   const model::WeightSource& weights_;
   std::vector<text::TokenId> eos_ids_;
-  std::vector<std::unique_ptr<model::Layer>> layers_;
+  std::vector<std::unique_ptr<model::Layer>> layers_;  // of this rank's stage
 };
 
 }  // namespace vernier::runtime

@@ -13,7 +13,17 @@ void compute_logits(const model::Model& model, const model::WeightSource& weight
   const auto codes = hook == nullptr ? head.input_codes(hidden.rows) : std::nullopt;
   model::LinearInputRoom normed(hidden.rows, hidden.cols, hidden.device, codes);
   model.final_norm(hidden, weights, normed.rule, normed.values);
-  head.forward(normed.input(), hook, logits);
+  const comm::Ranks& ranks = model.ranks();
+  if (ranks.tensor().size() == 1) return head.forward(normed.input(), hook, logits);
+  const model::Cut& cut = model.head().tensors.front().cut;
+  const comm::Range here = model::kept_ranges(cut, ranks.place().tensor).front();
+  AnyMatrix own(logits.rows, here.size(), DType::kF32, logits.device);
+  head.forward(normed.input(), hook, own);
+  // Sums with zeros put the shares side by side.
+  AnyMatrix all = new_zeros(logits.rows, logits.cols, logits.device);
+  copy_matrix(own, all.view().col_range(here.begin, here.size()));
+  ranks.tensor().sum(all.view());
+  copy_matrix(all, logits);
 }
 
 void visit_head_inputs(const model::Model& model, const model::WeightSource& weights,

@@ -21,7 +21,8 @@ using Windows = std::vector<std::vector<text::TokenId>>;
 
 int64_t n_tokens(const Windows& windows);
 
-// Called between layers, when the layer's weights are still mapped.
+// Called between layers, when the layer's weights are still mapped; after all of them where batches
+// run through a whole stage.
 class LayerVisitor {
  public:
   virtual ~LayerVisitor() = default;
@@ -42,11 +43,20 @@ struct StreamOptions {
   const LayerInputs* inputs = nullptr;
   ProgressSink* progress = nullptr;
   PhaseTimes* phases = nullptr;
+  // Every batch runs through all layers of a pipeline stage before the next one does, so that the
+  // stages work at the same time; their weights stay. Else layer after layer, one stage after the
+  // other.
+  bool is_batch_major = false;
   std::string label = "running";  // what the progress line says is being done
 };
 
 // Hidden states after the last layer, [sum of window lengths, hidden_size], window after window.
 // Every window starts from an empty state. Throws InvalidArgument for an id outside the vocabulary.
+//
+// Of several pipeline stages each runs its own layers, on what the stage before it hands over: the
+// result is the last layer's on the last stage only. `windows` are those of this rank's replica;
+// where experts are spread over replicas, all run as many batches, empty ones where a replica has
+// fewer.
 HiddenStore stream_layers(const model::Model& model, const model::WeightSource& weights,
                           const Windows& windows, const StreamOptions& options);
 

@@ -11,7 +11,7 @@ std::vector<Batch> make_batches(const Windows& windows, int64_t batch_windows) {
   std::vector<Batch> batches;
   int64_t row = 0;
   for (size_t first = 0; first < windows.size(); first += batch_windows) {
-    Batch batch{row, 0, {}};
+    Batch batch{.first_window = first, .first_row = row};
     const size_t end = std::min(windows.size(), first + static_cast<size_t>(batch_windows));
     for (size_t window = first; window < end; ++window) {
       const auto length = static_cast<int64_t>(windows[window].size());

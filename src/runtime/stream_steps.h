@@ -12,11 +12,12 @@
 
 namespace vernier::runtime {
 
-// Windows [first, first + lengths.size()) and the rows of hidden states they own.
+// Windows [first_window, first_window + lengths.size()) and the rows of hidden states they own.
 struct Batch {
-  int64_t first_row;
-  int64_t n_rows;
-  std::vector<int64_t> lengths;
+  size_t first_window = 0;
+  int64_t first_row = 0;
+  int64_t n_rows = 0;
+  std::vector<int64_t> lengths = {};
 };
 
 std::vector<Batch> make_batches(const Windows& windows, int64_t batch_windows);
