@@ -49,7 +49,12 @@ class Evaluation {
  public:
   Evaluation(const std::vector<Candidate>& candidates, const runtime::Windows& windows,
              const EvaluateOptions& options)
-      : candidates_(candidates), windows_(windows), options_(options) {}
+      : candidates_(candidates),
+        ranks_(candidates.front().model.ranks()),
+        windows_(windows),
+        here_(comm::part_of(std::ssize(windows), ranks_.place().data)),
+        own_windows_(windows.begin() + here_.begin, windows.begin() + here_.end),
+        options_(options) {}
 
   std::vector<Score> run() const {
     check_vocabularies();
@@ -80,19 +85,40 @@ class Evaluation {
     runtime::StreamOptions stream = options_.stream;
     stream.progress = options_.progress;
     stream.label = fmt::format("evaluating {}", candidate.label);
-    return runtime::stream_layers(candidate.model, candidate.weights, windows_, stream);
+    return runtime::stream_layers(candidate.model, candidate.weights, own_windows_, stream);
   }
 
   // Sums by window.
   std::vector<Sums> measure(size_t index, const runtime::HiddenStore& base,
                             const runtime::HiddenStore& own) const {
-    std::vector<Sums> sums;
+    std::vector<Sums> sums(windows_.size());
     int64_t first_row = 0;
-    for (const std::vector<text::TokenId>& window : windows_) {
-      sums.push_back(measure_window(index, window, first_row, base, own));
-      first_row += static_cast<int64_t>(window.size());
+    for (size_t window = 0; ranks_.is_last_stage() && window < own_windows_.size(); ++window) {
+      const std::vector<text::TokenId>& ids = own_windows_[window];
+      sums[static_cast<size_t>(here_.begin) + window] =
+          measure_window(index, ids, first_row, base, own);
+      first_row += std::ssize(ids);
     }
-    return sums;
+    return of_all_ranks(sums);
+  }
+
+  // Each rank has its own windows and zeros elsewhere; of tensor ranks, which all have the same,
+  // the first counts.
+  std::vector<Sums> of_all_ranks(const std::vector<Sums>& own) const {
+    const comm::Communicator& world = ranks_.world();
+    if (world.size() == 1) return own;
+    std::vector<double> flat;
+    for (const Sums& sums : own) {
+      for (const double value : {sums.nll, sums.kl, sums.n_agreeing}) {
+        flat.push_back(ranks_.tensor().rank() == 0 ? value : 0);
+      }
+    }
+    world.sum(std::span(flat));
+    std::vector<Sums> all;
+    for (size_t first = 0; first < flat.size(); first += 3) {
+      all.push_back({flat[first], flat[first + 1], flat[first + 2]});
+    }
+    return all;
   }
 
   // `first_row` is the window's first in both stores.
@@ -144,7 +170,10 @@ class Evaluation {
   }
 
   const std::vector<Candidate>& candidates_;
-  const runtime::Windows& windows_;
+  const comm::Ranks& ranks_;
+  const runtime::Windows& windows_;  // of all ranks
+  comm::Range here_;                 // those of this rank's replica
+  runtime::Windows own_windows_;
   const EvaluateOptions& options_;
 };
 

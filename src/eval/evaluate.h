@@ -30,15 +30,16 @@ struct Score {
 struct EvaluateOptions {
   runtime::StreamOptions stream;
   ProgressSink* progress = nullptr;
-  // Sees the logits of each model, where it runs, in pieces: rows [first_position, ...) of the
-  // windows laid end to end.
+  // Sees the logits of each model, where it runs, in pieces: rows [first_position, ...) of this
+  // replica's windows laid end to end. On the last stage only.
   std::function<void(size_t candidate, int64_t first_position, ConstAnyMatrixView logits)>
       on_logits;
 };
 
 // Scores of every candidate, the first one being the baseline of the others. All run on one device
 // and must share one vocabulary (throws InvalidArgument naming both sizes). Final hidden states are
-// kept, logits never are. REQUIRES: a candidate and a window.
+// kept, logits never are. Ranks share the work as the models' layout says, replicas the windows,
+// and all return the same. REQUIRES: a candidate and a window; one layout for all models.
 std::vector<Score> evaluate(const std::vector<Candidate>& candidates,
                             const runtime::Windows& windows, const EvaluateOptions& options);
 
