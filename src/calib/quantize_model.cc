@@ -8,6 +8,10 @@
 #include <utility>
 
 #include "base/error.h"
+#include "calib/rank_duties.h"
+#include "calib/stage_journal.h"
+#include "calib/stage_statistics.h"
+#include "model/stage.h"
 #include "runtime/head.h"
 
 namespace vernier::calib {
@@ -27,10 +31,41 @@ std::string journal_key(int layer) {
   return layer == kOutsideStack ? "outside" : fmt::format("layer {}", layer);
 }
 
+// Those of a stage's layers, and of what lies outside of the stack.
+std::vector<std::string> journal_keys(comm::Range layers) {
+  std::vector<std::string> keys = {journal_key(kOutsideStack)};
+  for (int64_t layer = layers.begin; layer < layers.end; ++layer) {
+    keys.push_back(journal_key(static_cast<int>(layer)));
+  }
+  return keys;
+}
+
+// Of one layer, from the ranks that packed parts of it; modules in the network's order.
+LayerReport merge_reports(const std::vector<std::string>& parts,
+                          const std::vector<const model::Module*>& modules) {
+  LayerReport merged = layer_report_from_json(io::parse_json(parts.front(), "a report"));
+  std::map<std::string, ModuleReport> by_name;
+  for (const std::string& part : parts) {
+    for (ModuleReport& report : layer_report_from_json(io::parse_json(part, "a report")).modules) {
+      by_name.emplace(report.name, std::move(report));
+    }
+  }
+  merged.modules.clear();
+  for (const model::Module* module : modules) {
+    const auto found = by_name.find(module->name);
+    if (found != by_name.end()) merged.modules.push_back(std::move(found->second));
+  }
+  return merged;
+}
+
 class Quantization : public runtime::LayerVisitor {
  public:
   explicit Quantization(const QuantizeJob& job)
-      : job_(job), observer_(job.plan, job.all_experts_ratio) {}
+      : job_(job),
+        ranks_(job.model.ranks()),
+        layers_(model::layers_here(job.model)),
+        observer_(job.plan, job.all_experts_ratio),
+        journal_(job.journal, ranks_.stage(), journal_keys(layers_)) {}
 
   QuantizeReport run() {
     if (needs_forward_pass()) {
@@ -38,9 +73,10 @@ class Quantization : public runtime::LayerVisitor {
     } else {
       quantize_all_layers();
     }
-    finish_layer(kOutsideStack);
+    if (ranks_.is_last_stage()) finish_layer(kOutsideStack);
     pass_through();
-    for (quant::QuantizedSink* sink : job_.sinks) sink->finish();
+    finish_sinks();
+    if (ranks_.world().size() > 1) gather_report();
     return std::move(report_);
   }
 
@@ -48,24 +84,33 @@ class Quantization : public runtime::LayerVisitor {
 
  private:
   int n_layers() const { return static_cast<int>(job_.model.tree().layers().size()); }
+  // Of this rank's stage.
+  int first_layer() const { return static_cast<int>(layers_.begin); }
+  int end_layer() const { return static_cast<int>(layers_.end); }
+  std::vector<const model::Module*> modules_of(int layer) const {
+    return job_.model.tree().modules_of(layer);
+  }
+  // Where a module's whole weight is encoded.
+  const model::WeightSource& encoding_weights(const model::Module& module) const {
+    const bool is_whole = !module.tensors.front().cut.is_cut();
+    return is_whole || job_.whole_weights == nullptr ? job_.weights : *job_.whole_weights;
+  }
 
   // What an earlier run did with a layer; null when it did not finish it.
-  const io::Json* recorded(int layer) const {
-    return job_.journal == nullptr ? nullptr : job_.journal->find(journal_key(layer));
-  }
+  const io::Json* recorded(int layer) const { return journal_.find(journal_key(layer)); }
 
   // Without calibration a device has nothing to do but to encode: the next layer is on its way.
   void quantize_all_layers() {
-    for (int layer = 0; layer < n_layers(); ++layer) {
+    for (int layer = first_layer(); layer < end_layer(); ++layer) {
       if (job_.weights.device() != nullptr) will_quantize(layer + 1);
       finish_layer(layer);
     }
   }
 
   void will_quantize(int layer) const {
-    if (recorded(layer) != nullptr) return;
-    for (const model::Module* module : job_.model.tree().modules_of(layer)) {
-      if (is_quantized(*module)) job_.weights.will_need(*module);
+    if (layer == end_layer() || recorded(layer) != nullptr) return;
+    for (const model::Module* module : modules_to_pack(modules_of(layer), ranks_)) {
+      if (is_quantized(*module)) encoding_weights(*module).will_need(*module);
     }
   }
 
@@ -76,13 +121,18 @@ class Quantization : public runtime::LayerVisitor {
   bool head_needs_amax() const { return job_.plan.site(job_.model.head()).needs_input_amax(); }
 
   // Hidden states are not kept between runs: a resumed calibration computes them again, unless
-  // nothing that is left to do depends on them.
+  // nothing that is left to do on any rank depends on them.
   bool needs_forward_pass() const {
     if (!job_.plan.needs_calibration()) return false;
-    for (int layer = 0; layer < n_layers(); ++layer) {
-      if (recorded(layer) == nullptr) return true;
+    int64_t n_missing = 0;
+    for (int layer = first_layer(); layer < end_layer(); ++layer) {
+      n_missing += recorded(layer) == nullptr;
     }
-    return head_needs_amax() && recorded(kOutsideStack) == nullptr;
+    if (ranks_.is_last_stage() && head_needs_amax()) {
+      n_missing += recorded(kOutsideStack) == nullptr;
+    }
+    ranks_.world().sum(std::span(&n_missing, 1));
+    return n_missing > 0;
   }
 
   void calibrate() {
@@ -94,7 +144,7 @@ class Quantization : public runtime::LayerVisitor {
     options.label = "calibrating";
     const runtime::HiddenStore hidden =
         runtime::stream_layers(job_.model, job_.weights, job_.windows, options);
-    if (!head_needs_amax()) return;
+    if (!head_needs_amax() || !ranks_.is_last_stage()) return;
     runtime::visit_head_inputs(job_.model, job_.weights, hidden, [&](ConstAnyMatrixView normed) {
       observer_.on_input(job_.model.head(), normed);
     });
@@ -111,31 +161,38 @@ class Quantization : public runtime::LayerVisitor {
     {
       const PhaseTimer timer(job_.phases, "sync");
       for (quant::QuantizedSink* sink : job_.sinks) sink->sync();
-      if (job_.journal != nullptr) job_.journal->append(journal_key(layer), to_json(report));
+      journal_.append(journal_key(layer), to_json(report));
     }
     report_.layers.push_back(std::move(report));
     show_progress(layer);
   }
 
   LayerReport write_layer(int layer) {
-    const LayerStatistics statistics = observer_.layer(layer);
+    const LayerStatistics statistics =
+        statistics_of_stage(observer_.layer(layer), job_.model.tree(), layer, ranks_.stage());
     const bool share_experts = job_.all_experts_ratio <= 0;
     const auto input_amax = resolve_input_amax(job_.plan, layer, statistics, share_experts);
 
     LayerReport report{layer, {}, {}, statistics.expert_tokens};
-    for (const model::Module* module : job_.model.tree().modules_of(layer)) {
+    const std::vector<const model::Module*> modules = modules_of(layer);
+    for (const model::Module* module : modules_to_pack(modules, ranks_)) {
       if (is_quantized(*module)) {
         report.modules.push_back(quantize(job_.plan.site(*module), input_amax));
       } else {
         for (const model::TensorSpec& spec : module->tensors) copy(spec.name);
       }
-      job_.weights.done_with(*module);
+      encoding_weights(*module).done_with(*module);
     }
-    for (const quant::KvPlan& kv : job_.plan.kv) {
-      if (kv.site->layer != layer || kv.format == nullptr || kv.is_cast) continue;
-      report.kv.push_back(write_kv(*kv.site, statistics));
+    for (const model::Module* module : modules) job_.weights.done_with(*module);
+    if (ranks_.stage().rank() == 0) {
+      for (const quant::KvPlan& kv : job_.plan.kv) {
+        if (kv.site->layer != layer || kv.format == nullptr || kv.is_cast) continue;
+        report.kv.push_back(write_kv(*kv.site, statistics));
+      }
     }
-    return report;
+    if (ranks_.stage().size() == 1) return report;
+    const std::vector<std::string> parts = ranks_.stage().gather(io::dump_json(to_json(report)), 0);
+    return parts.empty() ? report : merge_reports(parts, modules);
   }
 
   ModuleReport quantize(const quant::SitePlan& site,
@@ -187,8 +244,9 @@ class Quantization : public runtime::LayerVisitor {
   // Devices encode BF16; other types are rounded to it on the host.
   SourceWeight source_weight(const model::Module& module) const {
     const TensorView tensor = job_.checkpoint.tensor(module.tensors.front().name);
-    if (job_.weights.device() == nullptr || tensor.dtype != DType::kBF16) return {tensor, {}};
-    const model::LinearWeight there = job_.weights.linear(module);
+    const model::WeightSource& weights = encoding_weights(module);
+    if (weights.device() == nullptr || tensor.dtype != DType::kBF16) return {tensor, {}};
+    const model::LinearWeight there = weights.linear(module);
     return {there.packed.plane(formats::PlaneRole::kCodes), there};
   }
 
@@ -222,7 +280,7 @@ class Quantization : public runtime::LayerVisitor {
     const auto known = fused_amax_.find(group);
     if (known != fused_amax_.end()) return known->second;
     float amax = 0;
-    for (const model::Module* member : job_.model.tree().modules_of(site.module->layer)) {
+    for (const model::Module* member : modules_of(site.module->layer)) {
       if (member->fusion_group != group) continue;
       const std::string& name = member->tensors.front().name;
       amax = std::max(amax, finite_amax(name, source_weight(*member).tensor));
@@ -248,14 +306,44 @@ class Quantization : public runtime::LayerVisitor {
     for (quant::QuantizedSink* sink : job_.sinks) sink->copy_tensor(name, tensor);
   }
 
-  // Tensors that no module owns (multi-token prediction layers above all) are copied unseen.
+  // Tensors that no module owns (multi-token prediction layers above all) are copied unseen, by all
+  // ranks in turn.
   void pass_through() {
     const PhaseTimer timer(job_.phases, "copy");
+    const comm::Communicator& world = ranks_.world();
+    int64_t turn = 0;
     for (const std::string& name : job_.checkpoint.names()) {
       if (job_.model.tree().owner_of(name) != nullptr) continue;
       report_.passed_through.push_back(name);
+      if (turn++ % world.size() != world.rank()) continue;
       for (quant::QuantizedSink* sink : job_.sinks) {
         sink->copy_tensor(name, job_.checkpoint.tensor(name));
+      }
+    }
+  }
+
+  // What others wrote is complete when they have come here.
+  void finish_sinks() {
+    const comm::Communicator& world = ranks_.world();
+    if (world.size() > 1) {
+      for (quant::QuantizedSink* sink : job_.sinks) sink->sync();
+      world.barrier();
+    }
+    if (world.rank() > 0) return;
+    for (quant::QuantizedSink* sink : job_.sinks) sink->finish();
+  }
+
+  // The layers of all stages, on the first rank, in the network's order.
+  void gather_report() {
+    io::Json own = io::Json::array();
+    if (ranks_.stage().rank() == 0) {
+      for (const LayerReport& layer : report_.layers) own.push_back(to_json(layer));
+    }
+    const std::vector<std::string> parts = ranks_.world().gather(io::dump_json(own), 0);
+    report_.layers.clear();
+    for (const std::string& part : parts) {
+      for (const io::Json& layer : io::parse_json(part, "a report")) {
+        report_.layers.push_back(layer_report_from_json(layer));
       }
     }
   }
@@ -268,7 +356,10 @@ class Quantization : public runtime::LayerVisitor {
   }
 
   const QuantizeJob& job_;
+  const comm::Ranks& ranks_;
+  comm::Range layers_;
   AmaxObserver observer_;
+  StageJournal journal_;
   std::map<std::string, float> fused_amax_;
   QuantizeReport report_;
 };

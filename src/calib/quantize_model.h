@@ -22,11 +22,14 @@ struct QuantizeJob {
   const io::Checkpoint& checkpoint;
   const quant::QuantPlan& plan;
   std::vector<quant::QuantizedSink*> sinks;
-  runtime::Windows windows;       // calibration text; empty when the plan needs none
+  // Where weights of which `weights` holds shares are encoded whole; null: it holds none.
+  const model::WeightSource* whole_weights = nullptr;
+  runtime::Windows windows;       // this replica's text; empty when the plan needs none
   runtime::StreamOptions stream;  // batch size, placement; hook and visitor are set by the job
   double all_experts_ratio = 0;   // 0: true routing, experts share their amax
   formats::Arithmetic arithmetic = formats::Arithmetic::kCuda;
-  io::Journal* journal = nullptr;  // null: nothing is resumed
+  // Of this rank's stage, on the stage's first rank; null: nothing is resumed.
+  io::Journal* journal = nullptr;
   ProgressSink* progress = nullptr;
   PhaseTimes* phases = nullptr;
 };
@@ -35,6 +38,9 @@ struct QuantizeJob {
 // file, tensor and index for a non-finite weight. Deterministic: the same job gives the same bytes,
 // resumed or not. A resumed job writes to sinks that hold the layers that the journal says are
 // done.
+//
+// The model's ranks share the work: each packs some modules, whole, and sends them to sinks of its
+// own that write to the same place; the first finishes them. The report is whole on the first rank.
 QuantizeReport quantize_model(const QuantizeJob& job);
 
 }  // namespace vernier::calib

@@ -65,6 +65,8 @@ class CountingModel : public model::Model {
   explicit CountingModel(const model::Model& inner) : inner_(inner) {}
 
   const model::ModuleTree& tree() const override { return inner_.tree(); }
+  const comm::Ranks& ranks() const override { return inner_.ranks(); }
+  void check_layout(const comm::Layout& layout) const override { inner_.check_layout(layout); }
   int64_t hidden_size() const override { return inner_.hidden_size(); }
   int64_t vocab_size() const override { return inner_.vocab_size(); }
   const model::Module& embedding() const override { return inner_.embedding(); }

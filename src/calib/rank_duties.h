@@ -1,0 +1,17 @@
+// Who packs and writes what: every module is one rank's, whole, whatever the shares that ranks run
+// it in. So a weight's bytes cannot depend on the layout.
+#pragma once
+
+#include <vector>
+
+#include "comm/ranks.h"
+#include "model/module.h"
+
+namespace vernier::calib {
+
+// Those of `modules`, one layer's, that this rank of the layer's stage packs: of the routed experts
+// that it runs, those whose turn it is among their copies; the others in turn.
+std::vector<const model::Module*> modules_to_pack(const std::vector<const model::Module*>& modules,
+                                                  const comm::Ranks& ranks);
+
+}  // namespace vernier::calib
