@@ -44,10 +44,10 @@ class Planner {
     }
   }
 
-  void add_kv(const quant::KvPlan& kv) {
+  void add_kv(const quant::KvPlan& kv, const model::ModuleTree& tree) {
     if (kv.format == nullptr || kv.is_cast) return;
-    add_scalar(k_scalar_name(*kv.site, form_), nullptr);
-    add_scalar(v_scalar_name(*kv.site, form_), nullptr);
+    add_scalar(k_scalar_name(*kv.site, form_), tree.find(kv.site->k_proj));
+    add_scalar(v_scalar_name(*kv.site, form_), tree.find(kv.site->v_proj));
   }
 
   void add_loose(const io::TensorDecl& decl) { outputs_.push_back({decl, nullptr, false}); }
@@ -73,7 +73,8 @@ class Planner {
       outputs_.push_back({{plane_name(module, planes[index]), planes[index].dtype,
                            planes[index].shape(module.n, module.k)},
                           &module,
-                          index == 0});
+                          index == 0,
+                          plane_cut(module, *site.weight_format, planes[index])});
       if (index == 0) add_copies(module, 1);
       if (index == 1 && site.input_format != nullptr) {
         add_scalar(input_scalar_name(module, form_), &module);
@@ -84,12 +85,15 @@ class Planner {
   // The module's tensors from `first` on, as far as the source has them.
   void add_copies(const Module& module, size_t first) {
     for (size_t index = first; index < module.tensors.size(); ++index) {
-      const auto found = source_.find(module.tensors[index].name);
+      const model::TensorSpec& spec = module.tensors[index];
+      const auto found = source_.find(spec.name);
       if (found == source_.end()) continue;
       io::TensorDecl decl = *found->second;
       const bool is_buffer = is_router_buffer(module, index);
       if (dtype_ && is_float(decl.dtype) && !is_buffer) decl.dtype = *dtype_;
-      outputs_.push_back({std::move(decl), &module, !is_buffer});
+      // A tensor of another shape than the network's is not known to be cut.
+      const model::Cut cut = decl.shape == spec.shape ? spec.cut : model::Cut();
+      outputs_.push_back({std::move(decl), &module, !is_buffer, cut});
     }
   }
 
@@ -150,6 +154,18 @@ std::string plane_name(const model::Module& module, const formats::PlaneSpec& pl
   return fmt::format("{}.{}", module.name, plane.suffix);
 }
 
+model::Cut plane_cut(const model::Module& module, const formats::Format& format,
+                     const formats::PlaneSpec& plane) {
+  model::Cut cut = module.tensors.front().cut;
+  if (plane.role == formats::PlaneRole::kGlobalScale) return {};
+  if (cut.kind != model::CutKind::kColumns) return cut;
+  if (cut.unit % format.k_multiple != 0) return {};
+  const int64_t inputs_per_column = module.k / plane.shape(module.n, module.k).back();
+  for (int64_t& length : cut.segments) length /= inputs_per_column;
+  cut.unit /= inputs_per_column;
+  return cut;
+}
+
 std::vector<OutputTensor> plan_output(const model::ModuleTree& tree, const quant::QuantPlan& plan,
                                       const std::vector<io::TensorDecl>& source, ScalarForm form,
                                       std::optional<DType> dtype) {
@@ -158,7 +174,7 @@ std::vector<OutputTensor> plan_output(const model::ModuleTree& tree, const quant
   for (size_t index = 0; index < tree.modules().size(); ++index) {
     planner.add_module(tree.modules()[index]);
     const auto kv = kv_after.find(index);
-    if (kv != kv_after.end()) planner.add_kv(*kv->second);
+    if (kv != kv_after.end()) planner.add_kv(*kv->second, tree);
   }
   for (const io::TensorDecl& decl : source) {
     if (tree.owner_of(decl.name) == nullptr) planner.add_loose(decl);

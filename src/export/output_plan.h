@@ -25,11 +25,16 @@ std::string k_scalar_name(const model::AttentionSite& site, ScalarForm form);
 std::string v_scalar_name(const model::AttentionSite& site, ScalarForm form);
 // The tensor that holds a plane of a quantized module.
 std::string plane_name(const model::Module& module, const formats::PlaneSpec& plane);
+// How a plane is cut when its module's weight is: by the same rows, or by the columns that hold the
+// same inputs. Whole where columns would divide a block of the format, and for the global scale.
+model::Cut plane_cut(const model::Module& module, const formats::Format& format,
+                     const formats::PlaneSpec& plane);
 
 struct OutputTensor {
   io::TensorDecl decl;
   const model::Module* owner = nullptr;  // null: passes through (mtp.*, tensors nobody knows)
   bool is_parameter = false;             // counts towards the index's total_parameters
+  model::Cut cut = {};                   // over tensor ranks, where files are by rank
 };
 
 // Every tensor of the output in network order, the order in which PyTorch lists a model's state: a

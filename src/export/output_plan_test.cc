@@ -128,6 +128,58 @@ TEST(PlanOutput, QuantizedModuleWithoutItsWeightIsRejected) {
               HasSubstr("l.0.o.weight: the source checkpoint has no tensor of this name"));
 }
 
+TEST(PlanOutput, ACachesMaximaBelongToTheirProjections) {
+  const auto tree = small_tree();
+  const auto plan = make_test_plan(tree, small_formats, "fp8_e4m3");
+  std::map<std::string, const model::Module*> owners;
+  for (const OutputTensor& tensor : plan_output(tree, plan, declare_all(tree), ScalarForm::kAmax)) {
+    owners[tensor.decl.name] = tensor.owner;
+  }
+  EXPECT_EQ(owners["l.0.k.k_amax"], tree.find("l.0.k"));
+  EXPECT_EQ(owners["l.0.v.v_amax"], tree.find("l.0.v"));
+}
+
+struct PlaneCutCase {
+  std::string format;
+  int64_t unit;                    // of inputs, of which there are 64
+  std::vector<int64_t> n_columns;  // by plane; 0: whole
+  std::vector<int64_t> units;
+};
+
+TEST(PlaneCut, ColumnsAreThoseOfTheSameInputs) {
+  const PlaneCutCase cases[] = {
+      {"bf16", 1, {64}, {1}},
+      {"fp8_e4m3", 8, {64, 0}, {8, 0}},
+      {"nvfp4", 32, {32, 4, 0}, {16, 2, 0}},
+      {"nvfp4", 8, {0, 0, 0}, {0, 0, 0}},
+  };
+  for (const PlaneCutCase& expected : cases) {
+    SCOPED_TRACE(expected.format);
+    model::Module module{.name = "o", .n = 4, .k = 64};
+    module.tensors = {
+        {"o.weight",
+         {4, 64},
+         {.kind = model::CutKind::kColumns, .segments = {64}, .unit = expected.unit}}};
+    const formats::Format& format = *formats::find_format(expected.format);
+    ASSERT_EQ(format.planes.size(), expected.units.size());
+    for (size_t plane = 0; plane < format.planes.size(); ++plane) {
+      const model::Cut cut = plane_cut(module, format, format.planes[plane]);
+      ASSERT_EQ(cut.is_cut(), expected.n_columns[plane] > 0);
+      if (!cut.is_cut()) continue;
+      EXPECT_THAT(cut.segments, ElementsAre(expected.n_columns[plane]));
+      EXPECT_EQ(cut.unit, expected.units[plane]);
+    }
+  }
+}
+
+TEST(PlaneCut, RowsAreThoseOfTheWeight) {
+  model::Module module{.name = "q", .n = 4, .k = 64};
+  module.tensors = {{"q.weight", {4, 64}, {.kind = model::CutKind::kRows, .segments = {3, 1}}}};
+  const formats::Format& format = *formats::find_format("nvfp4");
+  EXPECT_THAT(plane_cut(module, format, format.planes[1]).segments, ElementsAre(3, 1));
+  EXPECT_FALSE(plane_cut(module, format, format.planes[2]).is_cut());
+}
+
 OutputTensor bytes(const std::string& name, int64_t n) {
   return {{name, DType::kU8, {n}}, nullptr, true};
 }
