@@ -50,7 +50,7 @@ class HfWriter : public TensorSink {
            const quant::QuantPlan& plan, std::vector<OutputTensor> tensors,
            std::vector<TensorFile> files, std::string config_text)
       : TensorSink({options.directory, ScalarForm::kScale, options.arithmetic, options.resume},
-                   plan, files),
+                   plan, whole_in(files)),
         options_(options),
         tensors_(std::move(tensors)),
         files_(std::move(files)),

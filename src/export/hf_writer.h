@@ -28,6 +28,10 @@ struct HfWriterOptions {
 // `tensors` names every tensor of the source checkpoint with its dtype and shape (the writer
 // decides from the plan which become planes and which are copied). The tree and the plan must
 // outlive the writer.
+//
+// Several processes may fill the same files, each with other tensors: one makes a writer and drops
+// it, which creates the files; after that all of them make theirs with `resume`. When all have
+// written and called sync(), one calls finish().
 std::unique_ptr<quant::QuantizedSink> make_hf_writer(const HfWriterOptions& options,
                                                      const model::ModuleTree& tree,
                                                      const quant::QuantPlan& plan,

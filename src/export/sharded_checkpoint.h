@@ -8,7 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "comm/ranks.h"
 #include "export/sharded_manifest.h"
+#include "export/sharded_weights.h"
 #include "export/slice_store.h"
 #include "io/safetensors.h"
 #include "model/stored_model.h"
@@ -23,10 +25,11 @@ struct ShardedWriterOptions {
   std::string recipe_name;
   formats::Arithmetic arithmetic = formats::Arithmetic::kCuda;
   std::string mamba_ssm_cache_dtype;
+  comm::Layout layout;  // whose ranks the files are for, whoever writes them
   bool resume = false;
 };
 
-// As make_hf_writer; maxima are stored instead of scales.
+// As make_hf_writer, also where several processes write; maxima are stored instead of scales.
 std::unique_ptr<quant::QuantizedSink> make_sharded_writer(
     const ShardedWriterOptions& options, const model::ModuleTree& tree,
     const quant::QuantPlan& plan, const std::vector<io::TensorDecl>& tensors);
@@ -42,17 +45,25 @@ struct ShardedCheckpoint {
   std::filesystem::path source;          // where the BF16 checkpoint was
   std::vector<SourceFile> source_files;  // and its identity
   std::shared_ptr<const SliceStore> tensors;
+  std::shared_ptr<const ShardedWeights> weights;  // those of `stored`
 
   // The tensors of the source checkpoint, as make_hf_writer wants them.
   std::vector<io::TensorDecl> source_tensors() const;
-  // Sends everything it holds to another sink, tensor by tensor. Does not finish it.
-  void copy_to(quant::QuantizedSink& sink) const;
+  // Sends what it holds to another sink, module by module and tensor by tensor, of which every
+  // part.count-th: all parts together are all of it, each once. Does not finish the sink.
+  void copy_to(quant::QuantizedSink& sink, comm::Share part = {}) const;
   // Throws Corrupt when `directory` does not hold the checkpoint that this one was made from.
   void check_source(const std::filesystem::path& directory) const;
+
+ private:
+  void copy_site(const quant::SitePlan& site, quant::QuantizedSink& sink) const;
 };
 
 bool is_sharded_checkpoint(const std::filesystem::path& directory);
-// Throws NotFound, Corrupt or Unsupported (another format version), naming file and key.
-ShardedCheckpoint open_sharded(const std::filesystem::path& directory);
+// `ranks` as model::open_model takes them; the weights are whole. Throws NotFound, Corrupt or
+// Unsupported (another format version), naming file and key, and InvalidArgument as open_model
+// does.
+ShardedCheckpoint open_sharded(const std::filesystem::path& directory,
+                               const comm::Ranks* ranks = nullptr);
 
 }  // namespace vernier::exporting

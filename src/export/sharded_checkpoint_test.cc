@@ -2,9 +2,8 @@
 
 #include <gmock/gmock.h>
 
-#include "export/hf_writer.h"
 #include "export/inspect.h"
-#include "export/test_support.h"
+#include "export/sharded_test_support.h"
 #include "model/stored_model.h"
 
 namespace vernier::exporting {
@@ -14,49 +13,7 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using namespace testing;  // NOLINT: test_support
 
-class Sharded : public ::testing::Test {
- protected:
-  fs::path write(const std::string& name, const quant::QuantPlan& plan) const {
-    ShardedWriterOptions options;
-    options.directory = temp_.make(name);
-    options.source = source_.directory;
-    options.recipe_name = "test recipe";
-    options.mamba_ssm_cache_dtype = "float16";
-    auto sink = make_sharded_writer(options, source_.tree(), plan, source_.decls());
-    feed(*sink, source_, plan);
-    sink->finish();
-    return options.directory;
-  }
-
-  fs::path export_to(const std::string& name, const ShardedCheckpoint& checkpoint) const {
-    HfWriterOptions options;
-    options.directory = temp_.make(name);
-    options.source = checkpoint.stored.directory;
-    options.max_shard_bytes = 100'000;
-    options.arithmetic = checkpoint.arithmetic;
-    options.mamba_ssm_cache_dtype = checkpoint.mamba_ssm_cache_dtype;
-    auto sink = make_hf_writer(options, checkpoint.stored.model->tree(), checkpoint.plan,
-                               checkpoint.source_tensors());
-    checkpoint.copy_to(*sink);
-    sink->finish();
-    return options.directory;
-  }
-
-  fs::path export_directly(const std::string& name, const quant::QuantPlan& plan) const {
-    HfWriterOptions options;
-    options.directory = temp_.make(name);
-    options.source = source_.directory;
-    options.max_shard_bytes = 100'000;
-    options.mamba_ssm_cache_dtype = "float16";
-    auto sink = make_hf_writer(options, source_.tree(), plan, source_.decls());
-    feed(*sink, source_, plan);
-    sink->finish();
-    return options.directory;
-  }
-
-  TempDir temp_;
-  Source source_{golden("latent/checkpoint")};
-};
+using Sharded = ShardedTest;
 
 TEST_F(Sharded, ExportGivesTheBytesOfADirectExport) {
   const auto plan = make_test_plan(source_.tree(), mixed_formats, "fp8_e4m3");
@@ -137,6 +94,7 @@ TEST_F(Sharded, FilesByRank) {
   const fs::path out = write("sharded", plan);
   EXPECT_TRUE(is_sharded_checkpoint(out));
   EXPECT_FALSE(is_sharded_checkpoint(source_.directory));
+  EXPECT_EQ(io::read_json(out / "vernier.json")["format_version"], 1);
   const io::SafetensorsFile experts(out / "experts-pp00-ep00.safetensors");
   for (const io::TensorEntry& entry : experts.header().entries) {
     EXPECT_THAT(entry.name, HasSubstr(".experts."));
@@ -174,8 +132,9 @@ TEST_F(Sharded, ManifestsThatAreRejected) {
   const std::string in_proj = "backbone.layers.0.mixer.in_proj";
   const BadManifest cases[] = {
       {"format", [](io::Json& j) { j["format"] = "other"; }, "not a sharded checkpoint"},
-      {"version", [](io::Json& j) { j["format_version"] = 2; },
-       "format_version: found 2, this program reads 1"},
+      {"version", [](io::Json& j) { j["format_version"] = 3; },
+       "format_version: found 3, this program reads 1 and 2"},
+      {"ranks", [](io::Json& j) { j["layout"]["ep"] = 0; }, "layout.ep: expected at least 1"},
       {"no key", [](io::Json& j) { j.erase("recipe"); }, "has no key \"recipe\""},
       {"arithmetic", [](io::Json& j) { j["arithmetic"] = "gpu"; },
        "arithmetic: \"gpu\" is not a known value"},
@@ -200,7 +159,7 @@ TEST_F(Sharded, ManifestsThatAreRejected) {
          auto& slices = j["tensors"][in_proj + ".weight"]["slices"];
          slices.push_back(io::Json(slices[0]));
        },
-       "lies in 2 slices, this program reads tensors that are whole in one file"},
+       "tensor " + in_proj + ".weight: its slices 0 and 1 overlap"},
       {"path",
        [&](io::Json& j) { j["tensors"][in_proj + ".weight"]["slices"][0]["file"] = "../x"; },
        "\"../x\" is not the name of a file in it"},

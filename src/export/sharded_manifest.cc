@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <functional>
 #include <utility>
 
 #include "base/error.h"
@@ -71,13 +72,18 @@ Json kv_to_json(const KvRecord& kv) {
   return json;
 }
 
+Json slice_to_json(const Slice& slice) {
+  Json json = {{"file", slice.file}, {"start", slice.start}, {"shape", slice.shape}};
+  const auto is_zero = [](int64_t start) { return start == 0; };
+  if (!std::ranges::all_of(slice.file_start, is_zero)) json["file_start"] = slice.file_start;
+  return json;
+}
+
 Json tensor_to_json(const SlicedTensor& tensor) {
   Json slices = Json::array();
-  for (const Slice& slice : tensor.slices) {
-    slices.push_back({{"file", slice.file}, {"start", slice.start}, {"shape", slice.shape}});
-  }
-  return {{"dtype", dtype_info(tensor.dtype).name},
-          {"shape", tensor.shape},
+  for (const Slice& slice : tensor.slices) slices.push_back(slice_to_json(slice));
+  return {{"dtype", dtype_info(tensor.decl.dtype).name},
+          {"shape", tensor.decl.shape},
           {"slices", std::move(slices)}};
 }
 
@@ -90,10 +96,22 @@ Json source_to_json(const Manifest& manifest) {
   return {{"directory", manifest.source.string()}, {"files", std::move(files)}};
 }
 
+Json ranks_to_json(const RankCounts& ranks) {
+  return {{"tp", ranks.tp}, {"pp", ranks.pp}, {"ep", ranks.ep}};
+}
+
+const std::string& name_of_tensor(const SlicedTensor& tensor) { return tensor.decl.name; }
+
+int version_of(const Manifest& manifest) {
+  const bool is_whole = std::ranges::all_of(
+      manifest.tensors, [](const SlicedTensor& tensor) { return tensor.slices.size() == 1; });
+  return is_whole ? kWholeTensorsVersion : kSlicedTensorsVersion;
+}
+
 template <class Records, class Name, class ToJson>
 Json object_of(const Records& records, const Name& name, const ToJson& to_json) {
   JsonObjectBuilder object;
-  for (const auto& record : records) object.add(record.*name, to_json(record));
+  for (const auto& record : records) object.add(std::invoke(name, record), to_json(record));
   return object.take();
 }
 
@@ -213,18 +231,32 @@ KvRecord read_kv(const std::string& site, const Node& node) {
   return kv;
 }
 
+Slice read_slice(const Node& node) {
+  Slice slice{node.at("file").text(), node.at("start").counts(), node.at("shape").counts(), {}};
+  if (node.has("file_start")) {
+    slice.file_start = node.at("file_start").counts();
+  } else {
+    slice.file_start.assign(slice.start.size(), 0);
+  }
+  return slice;
+}
+
 SlicedTensor read_tensor(const std::string& name, const Node& node) {
-  SlicedTensor tensor;
-  tensor.name = name;
   const auto dtype = dtype_from_name(node.at("dtype").text());
   if (!dtype) node.at("dtype").fail("is not an element type of safetensors");
-  tensor.dtype = *dtype;
-  tensor.shape = node.at("shape").counts();
-  node.at("slices").for_each_element([&](const Node& slice) {
-    tensor.slices.push_back(
-        {slice.at("file").text(), slice.at("start").counts(), slice.at("shape").counts()});
-  });
+  SlicedTensor tensor{{name, *dtype, node.at("shape").counts()}, {}};
+  node.at("slices").for_each_element(
+      [&](const Node& slice) { tensor.slices.push_back(read_slice(slice)); });
   return tensor;
+}
+
+RankCounts read_ranks(const Node& node) {
+  const auto count = [&](const char* key) {
+    const int64_t n_ranks = node.at(key).count();
+    if (n_ranks == 0) node.at(key).fail("expected at least 1");
+    return n_ranks;
+  };
+  return {count("tp"), count("pp"), count("ep")};
 }
 
 void read_source(const Node& node, Manifest& manifest) {
@@ -240,9 +272,10 @@ void check_version(const Node& root) {
     root.fail(fmt::format("not a sharded checkpoint: expected \"format\": \"{}\"", kFormatName));
   }
   const int64_t version = root.at("format_version").count();
-  if (version != kShardedFormatVersion) {
+  if (version != kWholeTensorsVersion && version != kSlicedTensorsVersion) {
     root.at("format_version")
-        .fail(fmt::format("found {}, this program reads {}", version, kShardedFormatVersion),
+        .fail(fmt::format("found {}, this program reads {} and {}", version, kWholeTensorsVersion,
+                          kSlicedTensorsVersion),
               ErrorKind::kUnsupported);
   }
 }
@@ -277,17 +310,17 @@ std::string manifest_text(const Manifest& manifest) {
   const auto text = [](const Json& value) { return io::dump_json(value); };
   std::vector<ObjectMember> members = {
       {"format", text(kFormatName)},
-      {"format_version", text(kShardedFormatVersion)},
+      {"format_version", text(version_of(manifest))},
       {"recipe", text(manifest.recipe_name)},
       {"arithmetic", text(name_of(kArithmeticNames, manifest.arithmetic))},
       {"mamba_ssm_cache_dtype", text(manifest.mamba_ssm_cache_dtype)},
-      {"layout", text({{"tp", 1}, {"pp", 1}, {"ep", 1}})},
+      {"layout", text(ranks_to_json(manifest.ranks))},
       {"source", text(source_to_json(manifest))},
       {"model_config", manifest.model_config},
       {"modules", text(object_of(manifest.sites, &SiteRecord::module, site_to_json))},
       {"left_unquantized", text(manifest.left_unquantized)},
       {"kv", text(object_of(manifest.kv, &KvRecord::site, kv_to_json))},
-      {"tensors", text(object_of(manifest.tensors, &SlicedTensor::name, tensor_to_json))},
+      {"tensors", text(object_of(manifest.tensors, name_of_tensor, tensor_to_json))},
   };
   return join_object(members, 1) + '\n';
 }
@@ -301,6 +334,7 @@ Manifest read_manifest(const std::filesystem::path& path) {
   manifest.recipe_name = root.at("recipe").text();
   manifest.arithmetic = root.at("arithmetic").choice(kArithmeticNames);
   manifest.mamba_ssm_cache_dtype = root.at("mamba_ssm_cache_dtype").text();
+  manifest.ranks = read_ranks(root.at("layout"));
   read_source(root.at("source"), manifest);
   if (!root.at("model_config").json().is_object())
     root.at("model_config").fail("expected an object");

@@ -9,27 +9,25 @@
 #include <string>
 #include <vector>
 
+#include "export/slices.h"
 #include "formats/format.h"
 #include "io/json.h"
-#include "tensor/tensor.h"
 
 namespace vernier::exporting {
 
 inline constexpr char kManifestName[] = "vernier.json";
-inline constexpr int kShardedFormatVersion = 1;
+// Readers of the first version know only tensors that are whole in one file; what lies so is still
+// written for them.
+inline constexpr int kWholeTensorsVersion = 1;
+inline constexpr int kSlicedTensorsVersion = 2;
 
-// The part of a tensor that one file holds: a block of `shape` that begins at `start` in the whole.
-struct Slice {
-  std::string file;
-  std::vector<int64_t> start;
-  Shape shape;
-};
+// How many ranks of each kind a checkpoint's files are laid out for.
+struct RankCounts {
+  int64_t tp = 1;
+  int64_t pp = 1;
+  int64_t ep = 1;
 
-struct SlicedTensor {
-  std::string name;
-  DType dtype = DType::kF32;
-  Shape shape;  // of the whole
-  std::vector<Slice> slices;
+  bool operator==(const RankCounts&) const = default;
 };
 
 // How a module was quantized, by registry names.
@@ -63,6 +61,7 @@ struct Manifest {
   std::string recipe_name;
   formats::Arithmetic arithmetic = formats::Arithmetic::kCuda;
   std::string mamba_ssm_cache_dtype;
+  RankCounts ranks;
   std::filesystem::path source;
   std::vector<SourceFile> source_files;
   std::string model_config;  // JSON text, as the source spells it

@@ -22,8 +22,8 @@ void require_positive(std::string_view tensor, float value, std::string_view mad
 }  // namespace
 
 TensorSink::TensorSink(const Options& options, const quant::QuantPlan& plan,
-                       const std::vector<TensorFile>& files)
-    : options_(options), plan_(plan), files_(options.directory, files, options.resume) {
+                       const std::vector<SlicedTensor>& tensors)
+    : options_(options), plan_(plan), files_(options.directory, tensors, options.resume) {
   for (const quant::SitePlan& site : plan.sites) {
     const bool is_constant = site.is_quantized() && site.input_format && site.constant_input_amax;
     if (!is_constant) continue;

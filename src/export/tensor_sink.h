@@ -27,7 +27,7 @@ class TensorSink : public quant::QuantizedSink {
   // `plan` must outlive the sink. Inputs with a constant amax get their scalar here: nothing
   // observes them.
   TensorSink(const Options& options, const quant::QuantPlan& plan,
-             const std::vector<TensorFile>& files);
+             const std::vector<SlicedTensor>& tensors);
 
   void write_weight(const model::Module& module, const formats::PackedView& packed) override;
   void copy_tensor(std::string_view name, const TensorView& tensor) override;
