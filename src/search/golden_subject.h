@@ -13,13 +13,14 @@
 
 namespace vernier::search {
 
-inline model::StoredModel open_golden(const std::string& name) {
-  return model::open_checkpoint(model::golden_dir() / name / "checkpoint");
+inline model::StoredModel open_golden(const std::string& name, const comm::Ranks* ranks = nullptr) {
+  return model::open_checkpoint(model::golden_dir() / name / "checkpoint", ranks);
 }
 
 // A model of six layers and windows of its golden text, of 25 tokens each.
 struct GoldenSubject {
-  explicit GoldenSubject(const std::string& name) : stored(open_golden(name)) {
+  explicit GoldenSubject(const std::string& name, const comm::Ranks* ranks = nullptr)
+      : stored(open_golden(name, ranks)) {
     const model::GoldenFile golden(model::golden_dir() / name / "golden.safetensors");
     const std::vector<int32_t> ids = golden.ids("input_ids");
     for (size_t first = 0; first + 25 <= ids.size(); first += 25) {

@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "calib/observer.h"
+#include "calib/stage_statistics.h"
 #include "kernels/loss.h"
 #include "runtime/head.h"
 
@@ -37,8 +38,10 @@ struct Chunk {
   runtime::Windows windows;
 };
 
-std::vector<Chunk> make_chunks(const runtime::Windows& windows, int64_t chunk_windows) {
-  const auto step = static_cast<size_t>(chunk_windows > 0 ? chunk_windows : std::ssize(windows));
+std::vector<Chunk> make_chunks(const runtime::Windows& windows, int64_t chunk_windows,
+                               int64_t n_replicas) {
+  const int64_t share = (std::ssize(windows) + n_replicas - 1) / n_replicas;
+  const auto step = static_cast<size_t>(chunk_windows > 0 ? std::min(chunk_windows, share) : share);
   std::vector<Chunk> chunks;
   int64_t first_row = 0;
   for (size_t first = 0; first < windows.size(); first += step) {
@@ -55,12 +58,14 @@ class Measurement {
  public:
   explicit Measurement(const SensitivityJob& job)
       : job_(job),
+        replicas_(job.model.ranks().world()),
         tree_(job.model.tree()),
         n_layers_(static_cast<int>(tree_.layers().size())),
         groups_(make_groups(tree_)),
         amaxes_(job.weights),
         observed_plan_(plan_of(find_candidate("fp8"), tree_)),
         observer_(observed_plan_, 0) {
+    VERNIER_CHECK(job.model.ranks().layout().dp() == replicas_.size());
     for (const Candidate* candidate : job.candidates) {
       VERNIER_CHECK(candidate->is_quantized());
       plans_.push_back(plan_of(*candidate, tree_));
@@ -68,10 +73,20 @@ class Measurement {
   }
 
   Sensitivity run() {
-    const std::vector<Chunk> chunks = make_chunks(job_.windows, job_.chunk_windows);
-    const bool is_one_pass = chunks.size() == 1;
-    if (!read_statistics() && !is_one_pass) observe(forward(job_.windows, &observer_, nullptr));
-    for (const Chunk& chunk : chunks) score(chunk);
+    const std::vector<Chunk> chunks =
+        make_chunks(job_.windows, job_.chunk_windows, replicas_.size());
+    std::vector<Chunk> own;
+    runtime::Windows own_windows;
+    for (const Chunk& chunk : chunks) {
+      if (chunk.index % replicas_.size() != replicas_.rank()) continue;
+      own.push_back(chunk);
+      own_windows.insert(own_windows.end(), chunk.windows.begin(), chunk.windows.end());
+    }
+    // A chunk each: the forward pass that scores begin with sees all of the text.
+    const bool is_one_pass = std::ssize(chunks) == replicas_.size();
+    if (!read_statistics() && !is_one_pass) observe(forward(own_windows, &observer_, nullptr));
+    for (const Chunk& chunk : own) score(chunk);
+    take_all();
     return collect();
   }
 
@@ -89,12 +104,18 @@ class Measurement {
     if (job_.journal != nullptr) job_.journal->append(key, value);
   }
 
-  // Whether an earlier run saw all of the text.
+  // Whether an earlier run saw all of the text. The first replica's journal tells all.
   bool read_statistics() {
-    const io::Json* last = find(statistics_key(kOutsideStack));
-    if (last == nullptr) return false;
+    io::Json known = io::Json::object();
+    if (replicas_.rank() == 0 && find(statistics_key(kOutsideStack)) != nullptr) {
+      for (int layer = kOutsideStack; layer < n_layers_; ++layer) {
+        known[statistics_key(layer)] = *find(statistics_key(layer));
+      }
+    }
+    known = io::parse_json(replicas_.broadcast(io::dump_json(known), 0), "the statistics");
+    if (known.empty()) return false;
     for (int layer = kOutsideStack; layer < n_layers_; ++layer) {
-      statistics_[layer] = statistics_from_json(*find(statistics_key(layer)), tree_);
+      statistics_[layer] = statistics_from_json(known[statistics_key(layer)], tree_);
     }
     return true;
   }
@@ -120,15 +141,17 @@ class Measurement {
       observer_.on_input(job_.model.head(), normed);
     });
     for (int layer = n_layers_ - 1; layer >= kOutsideStack; --layer) {
-      statistics_[layer] = observer_.layer(layer);
-      keep(statistics_key(layer), to_json(statistics_[layer]));
+      statistics_[layer] =
+          calib::statistics_of_stage(observer_.layer(layer), tree_, layer, replicas_);
+      if (replicas_.rank() == 0) keep(statistics_key(layer), to_json(statistics_[layer]));
     }
   }
 
   void score(const Chunk& chunk) {
     int n_done = 0;  // layers from the head down
     while (n_done <= n_layers_ && find(key(chunk.index, layer_at(n_done))) != nullptr) {
-      take(layer_scores_from_json(*find(key(chunk.index, layer_at(n_done++))), groups_));
+      const std::string name = key(chunk.index, layer_at(n_done++));
+      own_scores_[name] = *find(name);
     }
     if (n_done > n_layers_) return;
 
@@ -212,9 +235,10 @@ class Measurement {
     void on_batch_done() override { scorer_.on_batch_done(); }
     void on_layer_done(int layer) override {
       scorer_.on_layer_done(layer);
-      measurement_.keep(measurement_.key(chunk_, layer),
-                        to_json(scorer_.scores(), measurement_.groups_));
-      measurement_.take(scorer_.scores());
+      const std::string name = measurement_.key(chunk_, layer);
+      io::Json& scores = measurement_.own_scores_[name];
+      scores = to_json(scorer_.scores(), measurement_.groups_);
+      measurement_.keep(name, scores);
     }
 
    private:
@@ -223,6 +247,21 @@ class Measurement {
     int n_done_;
     Scorer& scorer_;
   };
+
+  // All replicas' scores, in the order of chunks, so that sums do not depend on who made them.
+  void take_all() {
+    io::Json all = io::Json::object();
+    for (const std::string& part : replicas_.gather(io::dump_json(own_scores_), 0)) {
+      all.update(io::parse_json(part, "scores"));
+    }
+    all = io::parse_json(replicas_.broadcast(io::dump_json(all), 0), "scores");
+    const auto n_chunks = std::ssize(all) / (n_layers_ + 1);
+    for (int64_t chunk = 0; chunk < n_chunks; ++chunk) {
+      for (int index = 0; index <= n_layers_; ++index) {
+        take(layer_scores_from_json(all[key(chunk, layer_at(index))], groups_));
+      }
+    }
+  }
 
   void take(const LayerScores& scores) {
     for (const auto& [group, candidates] : scores.sums) {
@@ -261,6 +300,7 @@ class Measurement {
   };
 
   const SensitivityJob& job_;
+  const comm::Communicator& replicas_;
   const model::ModuleTree& tree_;
   int n_layers_;
   std::vector<ModuleGroup> groups_;
@@ -269,7 +309,8 @@ class Measurement {
   calib::AmaxObserver observer_;
   std::vector<quant::QuantPlan> plans_;  // by candidate
   Statistics statistics_;
-  std::map<size_t, Total> totals_;  // by group
+  io::Json own_scores_ = io::Json::object();  // of this replica's chunks, by key
+  std::map<size_t, Total> totals_;            // by group
 };
 
 }  // namespace

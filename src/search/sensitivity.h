@@ -53,7 +53,7 @@ struct SensitivityJob {
   std::vector<const Candidate*> candidates;  // without bf16, whose scores are 0
   runtime::Windows windows;
   // Windows whose layer inputs are kept at once; a chunk streams the weights forward and back.
-  int64_t chunk_windows = 0;  // 0: all
+  int64_t chunk_windows = 0;  // 0: all, shared out to the replicas
   int64_t batch_windows = 32;
   runtime::HiddenPlacement placement = runtime::HiddenPlacement::kMemory;
   std::filesystem::path spill_directory = ".";
@@ -73,7 +73,9 @@ struct Sensitivity {
   std::vector<GroupScores> scores;  // by group, as make_groups orders them
 };
 
-// Deterministic: the same job gives the same scores, resumed or not.
+// Deterministic: the same job gives the same scores, resumed or not. Replicas of the model (its
+// ranks' data parallelism) take chunks in turn, keep each their own in journals of their own, and
+// all return the same: that of one rank with as many chunks. REQUIRES: no other parallelism.
 Sensitivity measure_sensitivity(const SensitivityJob& job);
 
 }  // namespace vernier::search

@@ -6,7 +6,9 @@
 #include <string>
 
 #include "base/testing.h"
+#include "comm/thread_ranks.h"
 #include "eval/evaluate.h"
+#include "kernels/linear.h"
 #include "quant/plan.h"
 #include "search/golden_subject.h"
 
@@ -108,6 +110,29 @@ TEST_P(GoldenSensitivity, ChunksAddUp) {
       EXPECT_NEAR(found.fisher / wanted.fisher, 1, 0.02) << group;
       EXPECT_NEAR(found.gauss_newton / wanted.gauss_newton, 1, 0.02) << group;
       EXPECT_NEAR(found.gauss_newton_windows / wanted.gauss_newton_windows, 1, 0.1) << group;
+    }
+  }
+}
+
+// Replicas take chunks in turn, and come to the bits of one rank with as many chunks: whether each
+// has one chunk or several, and where the last has none.
+TEST_P(GoldenSensitivity, ReplicasGiveTheScoresOfOneRank) {
+  for (const int64_t chunk_windows : {1, 2}) {
+    SensitivityJob job = both_kinds("nvfp4,fp8");
+    job.chunk_windows = chunk_windows;
+    job.batch_windows = 1;
+    const Sensitivity expected = measure_sensitivity(job);
+    for (const int n_replicas : {2, 3}) {
+      comm::run_thread_ranks(n_replicas, [&](const comm::Communicator& world) {
+        kernels::configure_host_threads();
+        const comm::Ranks ranks(world, comm::Layout(n_replicas, 1, 1, 1));
+        const GoldenSubject subject(GetParam(), &ranks);
+        SensitivityJob shared = subject.job("nvfp4,fp8");
+        shared.kinds = job.kinds;
+        shared.chunk_windows = chunk_windows;
+        shared.batch_windows = 1;
+        expect_same(measure_sensitivity(shared), expected);
+      });
     }
   }
 }
