@@ -180,7 +180,7 @@ Action declare_bench(CLI::App& app) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   declare_device_flags(app, flags->device);
-  return [flags](Console& console) { return run(*flags, console); };
+  return [flags](Console& console, const comm::Communicator&) { return run(*flags, console); };
 }
 
 }  // namespace vernier::cli

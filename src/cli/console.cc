@@ -22,7 +22,8 @@ void write(std::FILE* stream, std::string_view text) {
 
 }  // namespace
 
-Console::Console() : is_terminal_(::isatty(STDERR_FILENO) != 0) {}
+Console::Console(bool is_silent)
+    : is_silent_(is_silent), is_terminal_(::isatty(STDERR_FILENO) != 0) {}
 
 Console::~Console() { clear_progress(); }
 
@@ -34,17 +35,20 @@ int Console::table_width() const {
 }
 
 void Console::print(std::string_view text) {
+  if (is_silent_) return;
   clear_progress();
   write(stdout, text);
   if (text.empty() || text.back() != '\n') write(stdout, "\n");
 }
 
 void Console::stream(std::string_view text) {
+  if (is_silent_) return;
   clear_progress();
   write(stdout, text);
 }
 
 void Console::update(const ProgressState& state) {
+  if (is_silent_) return;
   const Clock::time_point now = Clock::now();
   const std::string label = state.label.substr(0, state.label.find(','));
   if (label != run_label_) {
@@ -72,6 +76,7 @@ void Console::update(const ProgressState& state) {
 }
 
 void Console::note(const std::string& sentence) {
+  if (is_silent_) return;
   clear_progress();
   write(stderr, "note: " + sentence + "\n");
 }

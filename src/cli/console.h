@@ -13,7 +13,8 @@ namespace vernier::cli {
 
 class Console : public ProgressSink {
  public:
-  Console();
+  // `is_silent`: of several ranks one prints.
+  explicit Console(bool is_silent = false);
   ~Console() override;
 
   // How wide a table may be: the terminal's width, at least 80. Unlimited where standard output is
@@ -33,6 +34,7 @@ class Console : public ProgressSink {
  private:
   using Clock = std::chrono::steady_clock;
 
+  bool is_silent_;
   bool is_terminal_;
   bool bar_is_shown_ = false;
   std::string run_label_;  // the part of the label before a comma names the run that is timed

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "cli/byte_size.h"
+#include "model/stored_model.h"
 #include "runtime/device_weights.h"
 
 namespace vernier::cli {
@@ -54,19 +55,22 @@ void declare_device_flags(CLI::App& app, DeviceFlags& flags) {
                  "device memory the job may allocate (24GB) [90 % of what is free]");
 }
 
-std::unique_ptr<Device> open_device(const DeviceFlags& flags) {
+std::unique_ptr<Device> open_device(const DeviceFlags& flags, comm::Share of_host) {
   const DType compute_dtype = parse_compute_dtype(flags.compute_dtype);
   const int64_t max_bytes = device_bytes(flags);
   const bool is_host = flags.device == "cpu" || (flags.device == "auto" && n_devices() == 0);
   if (is_host) return nullptr;
-  const int index = flags.device == "auto" ? 0 : device_index(flags.device);
+  const bool is_named = flags.device.find(':') != std::string::npos;
+  const int index = is_named || n_devices() == 0 ? device_index(flags.device)
+                                                 : static_cast<int>(of_host.index % n_devices());
   return vernier::open_device(
       {.index = index, .compute_dtype = compute_dtype, .max_bytes = max_bytes});
 }
 
 runtime::MemoryLimits memory_limits(const DeviceFlags& flags, Device* device,
-                                    const std::string& max_memory) {
-  return {.host_bytes = max_memory.empty() ? 0 : parse_byte_size("--max-memory", max_memory),
+                                    const std::string& max_memory, comm::Share of_host) {
+  return {.host_bytes = max_memory.empty() ? runtime::host_limit({}) / of_host.count
+                                           : parse_byte_size("--max-memory", max_memory),
           .device = device,
           .device_bytes = device_bytes(flags)};
 }
@@ -75,6 +79,11 @@ std::shared_ptr<const model::WeightSource> weights_on(
     Device* device, std::shared_ptr<const model::WeightSource> weights) {
   if (device == nullptr) return weights;
   return std::make_shared<runtime::DeviceWeights>(std::move(weights), *device);
+}
+
+std::shared_ptr<const model::WeightSource> share_on(
+    Device* device, std::shared_ptr<const model::WeightSource> weights, const comm::Ranks& ranks) {
+  return weights_on(device, model::share_of_weights(std::move(weights), ranks));
 }
 
 std::string describe_device(const Device* device) {

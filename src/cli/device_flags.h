@@ -5,7 +5,8 @@
 #include <memory>
 #include <string>
 
-#include "model/weight_source.h"
+#include "comm/host_share.h"
+#include "model/model.h"
 #include "runtime/memory_plan.h"
 #include "tensor/device.h"
 
@@ -21,14 +22,19 @@ void declare_device_flags(CLI::App& app, DeviceFlags& flags);
 
 // The device that the flags ask for; null: the host. Throws InvalidArgument naming the flag,
 // NotFound without such a device, Unsupported in a build without CUDA.
-std::unique_ptr<Device> open_device(const DeviceFlags& flags);
+// Ranks of one machine take its devices in turn.
+std::unique_ptr<Device> open_device(const DeviceFlags& flags, comm::Share of_host = {});
 
+// Ranks of one machine share its memory.
 runtime::MemoryLimits memory_limits(const DeviceFlags& flags, Device* device,
-                                    const std::string& max_memory);
+                                    const std::string& max_memory, comm::Share of_host = {});
 
 // The same weights where they are to run.
 std::shared_ptr<const model::WeightSource> weights_on(
     Device* device, std::shared_ptr<const model::WeightSource> weights);
+// This rank's share of them.
+std::shared_ptr<const model::WeightSource> share_on(
+    Device* device, std::shared_ptr<const model::WeightSource> weights, const comm::Ranks& ranks);
 
 // "cpu", or the device's name and type of activations.
 std::string describe_device(const Device* device);

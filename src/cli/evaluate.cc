@@ -11,6 +11,7 @@
 #include "cli/device_flags.h"
 #include "cli/model_path.h"
 #include "cli/opened_model.h"
+#include "cli/rank_flags.h"
 #include "io/json.h"
 #include "io/safetensors.h"
 #include "report/table.h"
@@ -31,6 +32,7 @@ struct Flags {
   int64_t n_windows = 64;
   bool no_kv_quant = false;
   DeviceFlags device;
+  RankFlags ranks;
 };
 
 runtime::Windows read_windows(const Flags& flags, const std::filesystem::path& base) {
@@ -124,17 +126,28 @@ void check(const Flags& flags) {
   }
 }
 
-int run(const Flags& flags, Console& console) {
+void check_dump(const Flags& flags, const comm::Ranks& ranks) {
+  if (flags.dump_logits.empty() || ranks.layout().dp() == 1) return;
+  throw Error(ErrorKind::kUnsupported,
+              fmt::format("--dump-logits: the windows are shared out to {} replicas, expected one "
+                          "(--tp and --pp share the model out instead)",
+                          ranks.layout().dp()));
+}
+
+int run(const Flags& flags, Console& console, const comm::Communicator& world) {
   check(flags);
-  const std::unique_ptr<Device> device = open_device(flags.device);
+  const RankSetup setup = set_up_ranks(flags.ranks, flags.device, world, console);
+  const comm::Ranks& ranks = setup.ranks;
+  check_dump(flags, ranks);
+  Device* device = setup.device.get();
   std::vector<model::StoredModel> stored;
   std::vector<std::shared_ptr<const model::WeightSource>> weights;
   std::vector<eval::Candidate> candidates;
   for (const std::string& name : flags.models) {
-    stored.push_back(open_any_checkpoint(find_model(name)));
+    stored.push_back(open_any_checkpoint(find_model(name), &ranks));
     auto source =
         flags.no_kv_quant ? without_kv_format(stored.back().weights) : stored.back().weights;
-    weights.push_back(weights_on(device.get(), std::move(source)));
+    weights.push_back(share_on(device, std::move(source), ranks));
   }
   for (size_t index = 0; index < stored.size(); ++index) {
     candidates.push_back(
@@ -143,18 +156,21 @@ int run(const Flags& flags, Console& console) {
   const runtime::Windows windows = read_windows(flags, stored[0].directory);
   const runtime::MemoryPlan plan =
       runtime::plan_memory(*stored[0].model,
-                           {.n_windows = static_cast<int64_t>(windows.size()),
+                           {.n_windows = std::ssize(windows_of_replica(windows, ranks)),
                             .window_tokens = static_cast<int64_t>(windows[0].size()),
                             .n_passes = 2,
                             .decodes_weights = std::ranges::any_of(stored, decodes_weights)},
-                           memory_limits(flags.device, device.get(), ""));
+                           memory_limits(flags.device, device, "", setup.of_host));
 
   eval::EvaluateOptions options;
-  options.stream.batch_windows = plan.batch_windows;
+  options.stream.batch_windows = least_of_ranks(plan.batch_windows, ranks);
+  options.stream.is_batch_major = ranks.layout().pp() > 1 && device == nullptr;
   options.stream.placement = plan.placement;
   options.progress = &console;
   std::unique_ptr<LogitsDump> dump;
-  if (!flags.dump_logits.empty()) {
+  // Tensor ranks have the same logits: the first of the last stage writes them.
+  const bool dumps = ranks.is_last_stage() && ranks.stage().rank() == 0;
+  if (!flags.dump_logits.empty() && dumps) {
     dump = std::make_unique<LogitsDump>(flags.dump_logits, windows, stored[0].model->vocab_size(),
                                         stored.size() - 1);
     options.on_logits = [&](size_t candidate, int64_t first, ConstAnyMatrixView logits) {
@@ -181,12 +197,12 @@ int run(const Flags& flags, Console& console) {
       fmt::format("{} windows of {} tokens; ± is the standard error of the difference to "
                   "{}",
                   windows.size(), windows[0].size(), scores[0].label));
-  if (!flags.json.empty()) {
+  if (!flags.json.empty() && world.rank() == 0) {
     const io::Json document = {{"text", flags.text.empty() ? flags.token_ids : flags.text},
                                {"windows", windows.size()},
                                {"window_tokens", windows[0].size()},
                                {"kv_quant", !flags.no_kv_quant},
-                               {"computes_on", describe_device(device.get())},
+                               {"computes_on", describe_device(device)},
                                {"results", results}};
     write_file(flags.json, document.dump(2) + "\n");
   }
@@ -210,12 +226,15 @@ Action declare_evaluate(CLI::App& app) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   declare_device_flags(app, flags->device);
+  declare_rank_flags(app, flags->ranks);
   app.add_flag("--no-kv-quant", flags->no_kv_quant, "leave out the checkpoints' KV-cache format");
   app.add_option("--json", flags->json, "also write the results to this file");
   app.add_option("--dump-logits", flags->dump_logits,
                  "write the last model's logits, F32 [rows, tokens, vocabulary], to this "
                  "safetensors file");
-  return [flags](Console& console) { return run(*flags, console); };
+  return [flags](Console& console, const comm::Communicator& world) {
+    return run(*flags, console, world);
+  };
 }
 
 }  // namespace vernier::cli

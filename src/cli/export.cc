@@ -6,6 +6,7 @@
 #include "cli/command.h"
 #include "cli/export_dtype.h"
 #include "cli/model_path.h"
+#include "cli/rank_flags.h"
 #include "cli/staged_output.h"
 #include "export/hf_writer.h"
 #include "export/sharded_checkpoint.h"
@@ -23,10 +24,11 @@ struct Flags {
   std::string mamba_ssm_cache_dtype;
   bool restart = false;
   bool trust_remote_code = false;
-  int64_t pp = 1;
+  RankFlags ranks;
 };
 
-int run(const Flags& flags, Console& console) {
+int run(const Flags& flags, Console& console, const comm::Communicator& world) {
+  const comm::Layout layout(world.size(), flags.ranks.tp, flags.ranks.pp, flags.ranks.ep);
   if (!exporting::is_sharded_checkpoint(flags.sharded)) {
     throw Error(ErrorKind::kNotFound,
                 fmt::format("--megatron-load-path: {} holds no vernier.json, expected a sharded "
@@ -43,13 +45,21 @@ int run(const Flags& flags, Console& console) {
                                       : flags.mamba_ssm_cache_dtype;
   options.dtype = parse_export_dtype(flags.dtype);
 
-  // Copying is quick to repeat: what an interrupted export left is discarded.
-  StagedOutputs outputs({flags.export_dir}, {{"command", "export"}}, true);
+  // Every rank copies its part, whatever the layout that the checkpoint was written in. Copying is
+  // quick to repeat: what an interrupted export left is discarded.
+  const comm::Ranks ranks(world, layout);
+  StagedOutputs outputs({flags.export_dir}, {{"command", "export"}}, true, ranks);
   options.directory = outputs.staging_path(0);
-  const auto sink = exporting::make_hf_writer(options, sharded.stored.model->tree(), sharded.plan,
-                                              sharded.source_tensors());
-  sharded.copy_to(*sink);
-  sink->finish();
+  const auto make_sink = [&](bool resume) {
+    options.resume = resume;
+    return exporting::make_hf_writer(options, sharded.stored.model->tree(), sharded.plan,
+                                     sharded.source_tensors());
+  };
+  const auto sink = make_on_all(world, false, make_sink);
+  sharded.copy_to(*sink, {world.rank(), world.size()});
+  sink->sync();
+  world.barrier();
+  if (world.rank() == 0) sink->finish();
   outputs.commit();
   console.print(fmt::format("exported {} to {}", flags.sharded, flags.export_dir));
   return 0;
@@ -73,12 +83,12 @@ Action declare_export(CLI::App& app) {
   app.add_option("--mamba-ssm-cache-dtype", flags->mamba_ssm_cache_dtype,
                  "SSM cache type that servers read from config.json: float32, float16, bfloat16 "
                  "[the recipe's, else the source's]");
-  app.add_option("--pp", flags->pp, "pipeline ranks; only 1 works yet")
-      ->check(CLI::Range(1, 1))
-      ->capture_default_str();
+  declare_rank_flags(app, flags->ranks);
   app.add_flag("--trust-remote-code", flags->trust_remote_code,
                "accepted; nothing remote is ever run");
-  return [flags](Console& console) { return run(*flags, console); };
+  return [flags](Console& console, const comm::Communicator& world) {
+    return run(*flags, console, world);
+  };
 }
 
 }  // namespace vernier::cli

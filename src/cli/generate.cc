@@ -7,6 +7,7 @@
 #include "cli/generation.h"
 #include "cli/model_path.h"
 #include "cli/opened_model.h"
+#include "cli/rank_flags.h"
 
 namespace vernier::cli {
 namespace {
@@ -18,27 +19,29 @@ struct Flags {
       tokenizer_source;  // accepted for the recipe's scripts; the checkpoint carries its own
   GenerationFlags generation;
   DeviceFlags device;
+  RankFlags ranks;
   bool trust_remote_code = false;
 };
 
-int run(const Flags& flags, Console& console) {
+int run(const Flags& flags, Console& console, const comm::Communicator& world) {
   if (flags.model.empty() == flags.sharded.empty()) {
     throw Error(ErrorKind::kInvalidArgument,
                 "generate needs either --model or --megatron-load-path, found both or neither");
   }
   const std::filesystem::path directory =
       flags.sharded.empty() ? find_model(flags.model) : std::filesystem::path(flags.sharded);
-  const std::unique_ptr<Device> device = open_device(flags.device);
-  const model::StoredModel stored = open_any_checkpoint(directory);
-  if (device != nullptr && !stays_resident(stored, device.get())) {
+  const RankSetup setup = set_up_ranks(flags.ranks, flags.device, world, console);
+  Device* device = setup.device.get();
+  const model::StoredModel stored = open_any_checkpoint(directory, &setup.ranks);
+  if (device != nullptr && !stays_resident(stored, device)) {
     throw Error(
         ErrorKind::kOutOfMemory,
         fmt::format("{}: its weights take {} bytes, the device has {} free; expected a model "
                     "that fits, since generating reads every weight for every token "
                     "(--device cpu maps it instead)",
-                    directory.string(), safetensors_bytes(directory), device->memory().free_bytes));
+                    directory.string(), bytes_of_share(stored), device->memory().free_bytes));
   }
-  generate_all(stored, device.get(), flags.generation, console);
+  generate_all(stored, device, flags.generation, console);
   return 0;
 }
 
@@ -71,9 +74,12 @@ Action declare_generate(CLI::App& app) {
   app.add_option("--seed", flags->generation.sampling.seed, "seed of the sampling")
       ->capture_default_str();
   declare_device_flags(app, flags->device);
+  declare_rank_flags(app, flags->ranks);
   app.add_flag("--trust-remote-code", flags->trust_remote_code,
                "accepted; nothing remote is ever run");
-  return [flags](Console& console) { return run(*flags, console); };
+  return [flags](Console& console, const comm::Communicator& world) {
+    return run(*flags, console, world);
+  };
 }
 
 }  // namespace vernier::cli

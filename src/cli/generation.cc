@@ -35,7 +35,7 @@ std::vector<std::string> split_prompts(const std::string& prompts) {
 void generate_all(const model::StoredModel& stored, Device* device, const GenerationFlags& flags,
                   Console& console) {
   const text::Tokenizer tokenizer(stored.directory / "tokenizer.json");
-  const auto weights = weights_on(device, stored.weights);
+  const auto weights = share_on(device, stored.weights, stored.model->ranks());
   const runtime::Generator generator(*stored.model, *weights, stored.eos_token_ids);
   const std::vector<std::string> prompts = split_prompts(flags.prompts);
   for (size_t index = 0; index < prompts.size(); ++index) {
@@ -57,7 +57,7 @@ void generate_all(const model::StoredModel& stored, Device* device, const Genera
 bool stays_resident(const model::StoredModel& stored, const Device* device) {
   const int64_t room =
       device == nullptr ? runtime::available_memory_bytes() : device->memory().free_bytes / 10 * 9;
-  return safetensors_bytes(stored.directory) <= room;
+  return bytes_of_share(stored) <= room;
 }
 
 }  // namespace vernier::cli

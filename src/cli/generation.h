@@ -24,7 +24,7 @@ std::vector<std::string> split_prompts(const std::string& prompts);
 void generate_all(const model::StoredModel& stored, Device* device, const GenerationFlags& flags,
                   Console& console);
 
-// Whether all weights fit into the memory of the device, or of the host where it is null.
+// Whether this rank's weights fit into the memory of the device, or of the host where it is null.
 bool stays_resident(const model::StoredModel& stored, const Device* device);
 
 }  // namespace vernier::cli

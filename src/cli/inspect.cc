@@ -80,7 +80,7 @@ Action declare_inspect(CLI::App& app) {
   app.add_flag("--verify", flags->verify,
                "check it as vLLM, SGLang and TensorRT-LLM would load it; exits 1 with every "
                "violation named");
-  return [flags](Console& console) { return run(*flags, console); };
+  return [flags](Console& console, const comm::Communicator&) { return run(*flags, console); };
 }
 
 }  // namespace vernier::cli

@@ -10,6 +10,7 @@
 #include "export/sharded_checkpoint.h"
 #include "io/json.h"
 #include "io/staging.h"
+#include "model/stage.h"
 
 namespace vernier::cli {
 namespace {
@@ -43,15 +44,16 @@ std::map<const formats::Format*, int64_t> weights_by_format(const model::StoredM
 
 }  // namespace
 
-model::StoredModel open_any_checkpoint(const std::filesystem::path& directory) {
+model::StoredModel open_any_checkpoint(const std::filesystem::path& directory,
+                                       const comm::Ranks* ranks) {
   if (exporting::is_sharded_checkpoint(directory)) {
-    return exporting::open_sharded(directory).stored;
+    return exporting::open_sharded(directory, ranks).stored;
   }
-  return model::open_checkpoint(directory);
+  return model::open_checkpoint(directory, ranks);
 }
 
-model::StoredModel open_unquantized(const std::string& model) {
-  model::StoredModel source = open_any_checkpoint(find_model(model));
+model::StoredModel open_unquantized(const std::string& model, const comm::Ranks* ranks) {
+  model::StoredModel source = open_any_checkpoint(find_model(model), ranks);
   if (!source.is_quantized) return source;
   throw Error(ErrorKind::kInvalidArgument,
               fmt::format("--hf-model-id: {} is quantized already, expected an unquantized "
@@ -81,6 +83,29 @@ int64_t safetensors_bytes(const std::filesystem::path& directory) {
     if (entry.path().extension() == ".safetensors") {
       bytes += static_cast<int64_t>(entry.file_size());
     }
+  }
+  return bytes;
+}
+
+int64_t bytes_of_share(const model::StoredModel& stored) {
+  const comm::Place& place = stored.model->ranks().place();
+  const comm::Range layers = model::layers_here(*stored.model);
+  const std::vector<model::Module>& modules = stored.model->tree().modules();
+  int n_experts = 0;
+  for (const model::Module& module : modules) n_experts = std::max(n_experts, module.expert + 1);
+  const comm::Range experts = comm::part_of(n_experts, place.expert);
+  int64_t bytes = 0;
+  for (const model::Module& module : modules) {
+    const bool is_here = (module.layer < 0 || layers.holds(module.layer)) &&
+                         (module.expert < 0 || experts.holds(module.expert));
+    const bool is_linear = module.kind == model::ModuleKind::kLinear;
+    if (!is_here || (!is_linear && module.kind != model::ModuleKind::kEmbedding)) continue;
+    const formats::Format& format = *stored.weights->linear(module).packed.format;
+    const model::Cut& cut = module.tensors.front().cut;
+    const bool is_cut_by_rows = cut.kind == model::CutKind::kRows;
+    const int64_t kept = cut.is_cut() ? model::kept_size(cut, place.tensor) : 0;
+    bytes += formats::packed_bytes(format, is_cut_by_rows ? kept : module.n,
+                                   cut.kind == model::CutKind::kColumns ? kept : module.k);
   }
   return bytes;
 }

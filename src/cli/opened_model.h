@@ -11,10 +11,12 @@
 
 namespace vernier::cli {
 
-model::StoredModel open_any_checkpoint(const std::filesystem::path& directory);
+// `ranks`: as model::open_model takes them.
+model::StoredModel open_any_checkpoint(const std::filesystem::path& directory,
+                                       const comm::Ranks* ranks = nullptr);
 
 // What --hf-model-id names. Throws InvalidArgument for a checkpoint that is quantized already.
-model::StoredModel open_unquantized(const std::string& model);
+model::StoredModel open_unquantized(const std::string& model, const comm::Ranks* ranks = nullptr);
 
 // What tells a job's inputs from others': names and sizes of a checkpoint's files, a hash of a
 // text.
@@ -23,6 +25,9 @@ uint64_t text_identity(const runtime::Windows& windows);
 
 // Bytes of all safetensors files of a checkpoint directory.
 int64_t safetensors_bytes(const std::filesystem::path& directory);
+
+// Bytes of the weights that this rank of the model's runs.
+int64_t bytes_of_share(const model::StoredModel& stored);
 
 // Weights x bits over the linear modules, divided by their weights.
 double bits_per_weight(const model::StoredModel& stored);

@@ -20,6 +20,7 @@
 #include "export/sharded_checkpoint.h"
 #include "quant/plan.h"
 #include "report/units.h"
+#include "runtime/layout_plan.h"
 #include "runtime/memory_plan.h"
 
 namespace vernier::cli {
@@ -27,14 +28,18 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+// What a plan on a machine without a device is for: nine tenths of 80 GB.
+constexpr int64_t kH100Bytes = 72'000'000'000;
+
 // A job as the flags describe it, resolved against the model but before any work.
 struct Job {
   QuantizeFlags flags;
-  std::unique_ptr<Device> device;  // null: the host computes
+  const RankSetup& setup;
   model::StoredModel source;
   quant::Recipe recipe;
   quant::QuantPlan plan;
-  runtime::Windows windows;
+  runtime::Windows windows;      // of all replicas
+  runtime::Windows own_windows;  // of this rank's
   runtime::MemoryPlan memory;
 };
 
@@ -48,28 +53,56 @@ quant::Recipe resolve_recipe(const QuantizeFlags& flags) {
   return recipe;
 }
 
-Job prepare(const QuantizeFlags& flags, PhaseTimes& phases, Console& console) {
+Job prepare(const QuantizeFlags& flags, const RankSetup& setup, PhaseTimes& phases,
+            Console& console) {
   const PhaseTimer timer(&phases, "open");
-  Job job{flags,
-          open_device(flags.device),
-          open_unquantized(flags.model),
-          resolve_recipe(flags),
-          {},
-          {},
-          {}};
+  const comm::Ranks& ranks = setup.ranks;
+  Job job{flags, setup, open_unquantized(flags.model, &ranks), resolve_recipe(flags), {}, {},
+          {},    {}};
   job.plan = quant::make_plan(job.recipe, job.source.model->tree(),
                               {flags.weight_only, flags.unquantizable == "bf16"});
   runtime::JobSize size;
   if (job.plan.needs_calibration()) {
     job.windows = read_calibration(flags.calibration, job.source, console);
-    size = {.n_windows = static_cast<int64_t>(job.windows.size()),
+    job.own_windows = windows_of_replica(job.windows, ranks);
+    size = {.n_windows = std::ssize(job.own_windows),
             .window_tokens = static_cast<int64_t>(job.windows.front().size()),
             .decodes_weights = decodes_weights(job.source)};
   }
   job.memory = runtime::plan_memory(
-      *job.source.model, size, memory_limits(flags.device, job.device.get(), flags.max_memory));
+      *job.source.model, size,
+      memory_limits(flags.device, job.setup.device.get(), flags.max_memory, setup.of_host));
+  job.memory.batch_windows = least_of_ranks(job.memory.batch_windows, ranks);
   if (flags.calibration.batch_size > 0) job.memory.batch_windows = flags.calibration.batch_size;
   return job;
+}
+
+// Whether this rank's stage stays in memory, so that all stages work at once. All ranks agree. A
+// host maps its weights.
+bool keeps_stage(const Job& job) {
+  const comm::Ranks& ranks = job.setup.ranks;
+  if (ranks.layout().pp() == 1) return false;
+  const Device* device = job.setup.device.get();
+  const int64_t needed = bytes_of_share(job.source) + job.memory.device.total_bytes;
+  const bool fits = device == nullptr || needed <= device->memory().free_bytes / 10 * 9;
+  return least_of_ranks(fits ? 1 : 0, ranks) == 1;
+}
+
+std::string layout_plan_summary(const Job& job) {
+  const RankSetup& setup = job.setup;
+  const runtime::StageOrder order =
+      keeps_stage(job) ? runtime::StageOrder::kBatchByBatch : runtime::StageOrder::kLayerByLayer;
+  runtime::LayoutJob size{.size = {.n_windows = std::ssize(job.windows),
+                                   .decodes_weights = decodes_weights(job.source)},
+                          .output_bits = job.plan.bits_per_weight()};
+  if (!job.windows.empty()) {
+    size.size.window_tokens = static_cast<int64_t>(job.windows.front().size());
+  }
+  const runtime::MemoryLimits limits =
+      memory_limits(job.flags.device, setup.device.get(), job.flags.max_memory, setup.of_host);
+  size.device_bytes = setup.device == nullptr ? kH100Bytes : runtime::device_limit(limits);
+  return layout_summary(runtime::LayoutPlanner(*job.source.model, size, runtime::MachineRates())
+                            .plan(setup.ranks.layout(), order));
 }
 
 // Everything that decides output bytes: a staging directory of another identity is not continued.
@@ -80,7 +113,8 @@ io::Json identity_of(const Job& job) {
           {"plan", io::hash64(plan_fingerprint(job.plan))},
           {"calibration", text_identity(job.windows)},
           {"batch_windows", job.memory.batch_windows},
-          {"computes_on", describe_device(job.device.get())},
+          {"layout", layout_identity(job.setup.ranks)},
+          {"computes_on", describe_device(job.setup.device.get())},
           {"all_experts_ratio", job.flags.calib_all_experts_ratio},
           {"arithmetic", job.flags.export_arithmetic},
           {"dtype", job.flags.dtype},
@@ -122,6 +156,7 @@ std::unique_ptr<quant::QuantizedSink> make_sink(const Job& job, bool is_sharded,
     options.recipe_name = job.recipe.name;
     options.arithmetic = arithmetic;
     options.mamba_ssm_cache_dtype = job.recipe.mamba_ssm_cache_dtype;
+    options.layout = job.setup.ranks.layout();
     options.resume = resume;
     return exporting::make_sharded_writer(options, tree, job.plan, tensors);
   }
@@ -136,60 +171,72 @@ std::unique_ptr<quant::QuantizedSink> make_sink(const Job& job, bool is_sharded,
   return exporting::make_hf_writer(options, tree, job.plan, tensors);
 }
 
+std::vector<std::unique_ptr<quant::QuantizedSink>> make_sinks(const Job& job,
+                                                              const StagedOutputs& staged,
+                                                              const std::vector<Output>& outputs,
+                                                              PhaseTimes& phases) {
+  const PhaseTimer timer(&phases, "reserve files");
+  return make_on_all(job.setup.ranks.world(), staged.is_resumed(), [&](bool resume) {
+    std::vector<std::unique_ptr<quant::QuantizedSink>> sinks;
+    for (size_t index = 0; index < outputs.size(); ++index) {
+      sinks.push_back(
+          make_sink(job, outputs[index].is_sharded, staged.staging_path(index), resume));
+    }
+    return sinks;
+  });
+}
+
 calib::QuantizeReport run_job(const Job& job, StagedOutputs& staged,
                               const std::vector<Output>& outputs, PhaseTimes& phases,
                               Console& console) {
-  std::vector<std::unique_ptr<quant::QuantizedSink>> sinks;
-  for (size_t index = 0; index < outputs.size(); ++index) {
-    const PhaseTimer timer(&phases, "reserve files");
-    sinks.push_back(
-        make_sink(job, outputs[index].is_sharded, staged.staging_path(index), staged.is_resumed()));
-  }
-  const auto weights = weights_on(job.device.get(), job.source.weights);
+  const std::vector<std::unique_ptr<quant::QuantizedSink>> sinks =
+      make_sinks(job, staged, outputs, phases);
+  const auto weights = share_on(job.setup.device.get(), job.source.weights, job.setup.ranks);
+  const auto whole_weights = weights_on(job.setup.device.get(), job.source.weights);
   calib::QuantizeJob quantize{.model = *job.source.model,
                               .weights = *weights,
                               .checkpoint = *job.source.checkpoint,
                               .plan = job.plan,
                               .sinks = {},
-                              .windows = job.windows};
+                              .windows = job.own_windows};
   for (const auto& sink : sinks) quantize.sinks.push_back(sink.get());
   quantize.stream.batch_windows = std::max<int64_t>(job.memory.batch_windows, 1);
   quantize.stream.placement = job.memory.placement;
   quantize.stream.spill_directory = staged.staging_path(0);
   quantize.all_experts_ratio = job.flags.calib_all_experts_ratio;
   quantize.arithmetic = parse_arithmetic(job.flags.export_arithmetic);
-  quantize.journal = &staged.journal();
+  quantize.journal = staged.journal();
+  if (job.setup.ranks.layout().tp() > 1) quantize.whole_weights = whole_weights.get();
+  quantize.stream.is_batch_major = keeps_stage(job);
   quantize.progress = &console;
   quantize.phases = &phases;
   return calib::quantize_model(quantize);
 }
 
-// An error in the middle keeps what is finished; the reader is told how to go on.
+// An error in the middle keeps what is finished; whoever says so, on any rank, tells how to go on.
 calib::QuantizeReport run_with_advice(const Job& job, StagedOutputs& staged,
                                       const std::vector<Output>& outputs, PhaseTimes& phases,
                                       Console& console) {
   try {
     return run_job(job, staged, outputs, phases, console);
-  } catch (const Error&) {
-    if (staged.journal().size() > 0) {
-      console.note(fmt::format("finished layers are kept in {}; the same command goes on there",
-                               staged.staging_path(0).string()));
-    }
-    throw;
+  } catch (const Error& error) {
+    throw Error(error.kind(),
+                fmt::format("{}; finished layers are kept in {}, the same command goes on there",
+                            error.message(), staged.staging_path(0).string()));
   }
 }
 
 void generate_afterwards(const Job& job, const std::filesystem::path& output, Console& console) {
   if (job.flags.skip_generate) return;
-  const model::StoredModel quantized = open_any_checkpoint(output);
-  if (!stays_resident(quantized, job.device.get())) {
+  const model::StoredModel quantized = open_any_checkpoint(output, &job.setup.ranks);
+  if (!stays_resident(quantized, job.setup.device.get())) {
     console.note(
         "the quantized model is larger than memory, which would stream it once a token: "
         "not generating (vernier generate does it later)");
     return;
   }
   console.print("\ngenerating from the quantized model");
-  generate_all(quantized, job.device.get(), job.flags.generation, console);
+  generate_all(quantized, job.setup.device.get(), job.flags.generation, console);
 }
 
 // The flags with the recipe that a search found. The search's directory stays: it is beside the
@@ -212,39 +259,52 @@ QuantizeFlags with_searched_recipe(QuantizeFlags flags, Console& console) {
     console.note(
         fmt::format("taking {} of an earlier search; remove it to search again", recipe.string()));
   } else {
-    run_search(search, console);
+    run_search(search, console, *comm::alone());
   }
   flags.recipe = recipe.string();
   return flags;
 }
 
-int run(const QuantizeFlags& given, Console& console) {
+int run(const QuantizeFlags& given, Console& console, const comm::Communicator& world) {
   const Clock::time_point start = Clock::now();
   check_quantize_flags(given);
+  if (world.size() > 1 && given.auto_quantize_bits > 0) {
+    throw Error(
+        ErrorKind::kUnsupported,
+        fmt::format("--auto-quantize-bits: started on {} ranks, expected one: search on one "
+                    "rank first, then quantize by its recipe",
+                    world.size()));
+  }
   const QuantizeFlags flags =
       given.auto_quantize_bits > 0 ? with_searched_recipe(given, console) : given;
   if (!std::filesystem::exists(flags.recipe) && given.auto_quantize_bits > 0) return 0;  // --plan
+  const RankSetup setup = set_up_ranks(flags.ranks, flags.device, world, console);
   PhaseTimes phases;
-  const Job job = prepare(flags, phases, console);
+  const Job job = prepare(flags, setup, phases, console);
   console.print(coverage_tables(job.plan, job.source.model->tree(), console.table_width()));
   const std::vector<Output> outputs = outputs_of(flags);
   console.print(plan_summary(job.plan, job.memory, *job.source.checkpoint, job.windows));
-  if (flags.plan_only) return 0;
+  if (flags.plan_only) {
+    if (world.size() > 1) console.print(layout_plan_summary(job));
+    return 0;
+  }
 
   std::vector<std::filesystem::path> targets;
   for (const Output& output : outputs) targets.push_back(output.target);
-  StagedOutputs staged(targets, identity_of(job), flags.restart);
+  StagedOutputs staged(targets, identity_of(job), flags.restart, setup.ranks);
   note_if_resumed(staged, console);
   const calib::QuantizeReport report = run_with_advice(job, staged, outputs, phases, console);
   staged.commit();
   console.print(report_tables(report, console.table_width()));
-  if (!flags.report.empty()) write_file(flags.report, calib::to_json(report).dump(2) + "\n");
+  if (!flags.report.empty() && world.rank() == 0) {
+    write_file(flags.report, calib::to_json(report).dump(2) + "\n");
+  }
   for (const Output& output : outputs) {
     console.print(fmt::format("wrote {} ({})", output.target.string(),
                               output.is_sharded ? "sharded" : "Hugging Face"));
   }
   console.print(time_summary(std::chrono::duration<double>(Clock::now() - start).count(), phases,
-                             job.device.get()));
+                             job.setup.device.get()));
   generate_afterwards(job, outputs.back().target, console);
   return 0;
 }
@@ -254,7 +314,9 @@ int run(const QuantizeFlags& given, Console& console) {
 Action declare_quantize(CLI::App& app) {
   auto flags = std::make_shared<QuantizeFlags>();
   declare_quantize_flags(app, *flags);
-  return [flags](Console& console) { return run(*flags, console); };
+  return [flags](Console& console, const comm::Communicator& world) {
+    return run(*flags, console, world);
+  };
 }
 
 }  // namespace vernier::cli

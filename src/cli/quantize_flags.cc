@@ -63,11 +63,7 @@ void declare_running(CLI::App& app, QuantizeFlags& flags) {
   app.add_flag("--plan", flags.plan_only, "print coverage, memory, bytes and time, then stop");
   app.add_option("--max-memory", flags.max_memory,
                  "memory the job may allocate (8GB) [60 % of what is free]");
-  app.add_option("--tp", flags.tp, "tensor-parallel ranks; only 1 works yet")
-      ->capture_default_str();
-  app.add_option("--pp", flags.pp, "pipeline ranks; only 1 works yet")->capture_default_str();
-  app.add_option("--ep", flags.ep, "expert-parallel ranks; only 1 works yet")
-      ->capture_default_str();
+  declare_rank_flags(app, flags.ranks);
   app.add_option("--prompts", flags.generation.prompts,
                  "generate from these afterwards, separated by |")
       ->capture_default_str();
@@ -77,13 +73,6 @@ void declare_running(CLI::App& app, QuantizeFlags& flags) {
   app.add_flag("--skip-generate", flags.skip_generate, "do not generate afterwards");
   app.add_flag("--trust-remote-code", flags.trust_remote_code,
                "accepted; nothing remote is ever run");
-}
-
-void check_ranks(const char* flag, int64_t n_ranks) {
-  if (n_ranks == 1) return;
-  throw Error(
-      ErrorKind::kUnsupported,
-      fmt::format("{}: found {}, expected 1: this version runs on one rank", flag, n_ranks));
 }
 
 }  // namespace
@@ -96,9 +85,6 @@ void declare_quantize_flags(CLI::App& app, QuantizeFlags& flags) {
 }
 
 void check_quantize_flags(const QuantizeFlags& flags) {
-  check_ranks("--tp", flags.tp);
-  check_ranks("--pp", flags.pp);
-  check_ranks("--ep", flags.ep);
   if (flags.recipe.empty() && flags.auto_quantize_bits == 0) {
     throw Error(ErrorKind::kInvalidArgument,
                 "--export-quant-cfg: missing, expected a recipe (vernier recipes lists them) or "

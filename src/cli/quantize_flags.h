@@ -8,6 +8,7 @@
 #include "cli/calibration.h"
 #include "cli/device_flags.h"
 #include "cli/generation.h"
+#include "cli/rank_flags.h"
 
 namespace vernier::cli {
 
@@ -37,7 +38,7 @@ struct QuantizeFlags {
   bool plan_only = false;
   bool skip_generate = false;
   bool trust_remote_code = false;
-  int64_t tp = 1, pp = 1, ep = 1;
+  RankFlags ranks;
   GenerationFlags generation;
 };
 

@@ -245,6 +245,23 @@ std::string plan_summary(const quant::QuantPlan& plan, const runtime::MemoryPlan
              report::format_bytes(memory.largest_layer_bytes), report::format_duration(seconds));
 }
 
+std::string layout_summary(const runtime::LayoutPlan& plan) {
+  const runtime::LayoutSeconds& seconds = plan.seconds;
+  return fmt::format(
+      "      a rank: device memory {}, loads {}, writes {}\n"
+      "      over its wire: tensor sums {}, experts {}, stages {}\n"
+      "      on H100s about {}: compute {}, wire {}, weights {}, packing {}\n",
+      report::format_bytes(plan.memory.total_bytes), report::format_bytes(plan.loaded_bytes),
+      report::format_bytes(plan.written_bytes), report::format_bytes(plan.wire.tensor_sums),
+      report::format_bytes(plan.wire.expert_exchange),
+      report::format_bytes(plan.wire.stage_to_stage), report::format_duration(seconds.total()),
+      report::format_duration(seconds.compute + seconds.fill),
+      report::format_duration(seconds.tensor_sums + seconds.expert_exchange +
+                              seconds.stage_to_stage),
+      report::format_duration(seconds.wait),
+      report::format_duration(seconds.encode + seconds.write));
+}
+
 std::string time_summary(double seconds, const PhaseTimes& phases, const Device* device) {
   constexpr size_t kLineWidth = 80;
   std::string text = fmt::format("took {}", report::format_duration(seconds));

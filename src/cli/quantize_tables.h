@@ -8,6 +8,7 @@
 #include "io/checkpoint.h"
 #include "quant/plan.h"
 #include "runtime/layer_stream.h"
+#include "runtime/layout_plan.h"
 #include "runtime/memory_plan.h"
 
 namespace vernier::cli {
@@ -19,6 +20,9 @@ std::string coverage_tables(const quant::QuantPlan& plan, const model::ModuleTre
 // Memory, bytes and time that the job will take.
 std::string plan_summary(const quant::QuantPlan& plan, const runtime::MemoryPlan& memory,
                          const io::Checkpoint& checkpoint, const runtime::Windows& windows);
+
+// What the layout of several ranks takes of each, and how long the job would run on H100s.
+std::string layout_summary(const runtime::LayoutPlan& plan);
 
 // Signal-to-noise ratio, saturated and flushed values by family of modules, the worst modules,
 // experts without tokens, defaulted scales.

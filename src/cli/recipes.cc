@@ -59,7 +59,7 @@ void show(const std::string& name, Console& console) {
 Action declare_recipes(CLI::App& app) {
   auto name = std::make_shared<std::string>();
   app.add_option("name", *name, "show the rules of this recipe (a name or a file)");
-  return [name](Console& console) {
+  return [name](Console& console, const comm::Communicator&) {
     name->empty() ? list_all(console) : show(*name, console);
     return 0;
   };

@@ -13,6 +13,7 @@
 #include "cli/model_path.h"
 #include "cli/opened_model.h"
 #include "cli/quantize_tables.h"
+#include "cli/rank_flags.h"
 #include "cli/staged_output.h"
 #include "quant/plan.h"
 #include "report/units.h"
@@ -28,7 +29,7 @@ using Clock = std::chrono::steady_clock;
 
 // A model and the text on which it is measured; without a model, scores are all there is.
 struct Subject {
-  std::unique_ptr<Device> device;
+  const RankSetup& setup;
   model::StoredModel source;
   std::shared_ptr<const model::WeightSource> weights;
   runtime::Windows windows;
@@ -58,18 +59,19 @@ bool allows_unquantized(const SearchFlags& flags) {
 // `earlier`: scores that must be of this model.
 std::optional<Subject> open_subject(const SearchFlags& flags,
                                     const std::optional<search::Scores>& earlier,
-                                    Console& console) {
+                                    const RankSetup& setup, Console& console) {
   if (flags.model.empty()) return std::nullopt;
-  Subject subject;
-  subject.device = open_device(flags.device);
-  subject.source = open_unquantized(flags.model);
+  Subject subject{setup, open_unquantized(flags.model, &setup.ranks), {}, {}, {}};
   if (earlier) search::check_same_network(*earlier, subject.source.model->tree(), flags.scores);
-  subject.weights = weights_on(subject.device.get(), subject.source.weights);
+  subject.weights = weights_on(subject.setup.device.get(), subject.source.weights);
   subject.windows = read_calibration(flags.calibration, subject.source, console);
   subject.plan = search::plan_search(
-      *subject.source.model, std::ssize(subject.windows), std::ssize(subject.windows.front()),
-      std::ssize(quantizing_candidates(flags)), flags.score_tokens,
-      memory_limits(flags.device, subject.device.get(), flags.max_memory));
+      *subject.source.model, std::ssize(windows_of_replica(subject.windows, setup.ranks)),
+      std::ssize(subject.windows.front()), std::ssize(quantizing_candidates(flags)),
+      flags.score_tokens,
+      memory_limits(flags.device, setup.device.get(), flags.max_memory, setup.of_host));
+  subject.plan.batch_windows = least_of_ranks(subject.plan.batch_windows, setup.ranks);
+  subject.plan.chunk_windows = least_of_ranks(subject.plan.chunk_windows, setup.ranks);
   if (flags.calibration.batch_size > 0) subject.plan.batch_windows = flags.calibration.batch_size;
   return subject;
 }
@@ -81,7 +83,7 @@ void print_plan(const Subject& subject, Console& console) {
       "{:.3g} TFLOP",
       groups.size(), subject.windows.size(), subject.windows.front().size(), subject.plan.n_chunks,
       subject.plan.n_chunks == 1 ? "" : "s", report::format_bytes(subject.plan.kept_bytes),
-      subject.device == nullptr
+      subject.setup.device == nullptr
           ? std::string()
           : fmt::format("; device memory {}", report::format_bytes(subject.plan.device_bytes)),
       static_cast<double>(subject.plan.flops) / 1e12));
@@ -99,8 +101,9 @@ io::Json identity_of(const SearchFlags& flags, const std::optional<Subject>& sub
           {"gauss_newton", kinds_of(flags).gauss_newton},
           {"score_tokens", flags.score_tokens},
           {"chunk_windows", subject ? subject->plan.chunk_windows : 0},
+          {"layout", subject ? layout_identity(subject->setup.ranks) : io::Json()},
           {"batch_windows", subject ? subject->plan.batch_windows : 0},
-          {"computes_on", subject ? describe_device(subject->device.get()) : ""},
+          {"computes_on", subject ? describe_device(subject->setup.device.get()) : ""},
           {"arithmetic", flags.export_arithmetic}};
 }
 
@@ -135,7 +138,7 @@ search::Scores measure(const SearchFlags& flags, const Subject& subject, StagedO
                        PhaseTimes& phases, Console& console) {
   search::SensitivityJob job = job_of(flags, subject);
   job.spill_directory = staged.staging_path(0);
-  job.journal = &staged.journal();
+  job.journal = staged.journal();
   job.progress = &console;
   job.phases = &phases;
   search::Scores scores = search::make_scores(job, search::measure_sensitivity(job));
@@ -303,13 +306,15 @@ std::string output_of(const SearchFlags& flags) {
 
 }  // namespace
 
-std::vector<std::filesystem::path> run_search(const SearchFlags& flags, Console& console) {
+std::vector<std::filesystem::path> run_search(const SearchFlags& flags, Console& console,
+                                              const comm::Communicator& world) {
   const Clock::time_point start = Clock::now();
   check_search_flags(flags);
+  const RankSetup setup = set_up_ranks({}, flags.device, world, console);
   PhaseTimes phases;
   std::optional<search::Scores> earlier;
   if (!flags.scores.empty()) earlier = search::read_scores(flags.scores);
-  const std::optional<Subject> subject = open_subject(flags, earlier, console);
+  const std::optional<Subject> subject = open_subject(flags, earlier, setup, console);
   if (subject) print_plan(*subject, console);
   if (flags.plan_only) return {};
 
@@ -327,7 +332,8 @@ std::vector<std::filesystem::path> run_search(const SearchFlags& flags, Console&
   for (const NamedBudget& budget : budgets_of(flags)) allocator_by(kind).best(budget.budget);
 
   const std::filesystem::path output = output_of(flags);
-  StagedOutputs staged({output}, identity_of(flags, subject), flags.restart);
+  StagedOutputs staged({output}, identity_of(flags, subject), flags.restart, setup.ranks,
+                       JournalKeepers::kAllRanks);
   note_if_resumed(staged, console);
   if (flags.scores.empty()) scores = measure(flags, *subject, staged, phases, console);
   const search::Allocator allocator = allocator_by(kind);
@@ -339,7 +345,7 @@ std::vector<std::filesystem::path> run_search(const SearchFlags& flags, Console&
     const PhaseTimer timer(&phases, "choose and measure");
     return Choosing(flags, subject, scores, allocator, others, console).run();
   }();
-  write_outputs(report, staged.staging_path(0));
+  if (world.rank() == 0) write_outputs(report, staged.staging_path(0));
   staged.commit();
   console.clear_progress();
   console.print(search::report_text(report, console.table_width()));
@@ -347,7 +353,7 @@ std::vector<std::filesystem::path> run_search(const SearchFlags& flags, Console&
                             output.string(), report.allocations.size(),
                             report.allocations.size() == 1 ? "" : "s"));
   console.print(time_summary(std::chrono::duration<double>(Clock::now() - start).count(), phases,
-                             subject ? subject->device.get() : nullptr));
+                             subject ? subject->setup.device.get() : nullptr));
   std::vector<std::filesystem::path> recipes;
   for (const auto& reported : report.allocations) recipes.push_back(output / reported.recipe_file);
   return recipes;
@@ -360,8 +366,8 @@ std::filesystem::path search_recipe(const SearchFlags& flags) {
 Action declare_search(CLI::App& app) {
   auto flags = std::make_shared<SearchFlags>();
   declare_search_flags(app, *flags);
-  return [flags](Console& console) {
-    const auto recipes = run_search(*flags, console);
+  return [flags](Console& console, const comm::Communicator& world) {
+    const auto recipes = run_search(*flags, console, world);
     if (!recipes.empty()) {
       console.print(fmt::format("next: vernier quantize --hf-model-id {} --recipe {}",
                                 flags->model.empty() ? "MODEL" : flags->model,

@@ -11,7 +11,8 @@ namespace vernier::cli {
 
 // Searches and writes the output directory. The recipes' paths there, one for each budget of bits
 // (one where only other budgets are set); empty with --plan.
-std::vector<std::filesystem::path> run_search(const SearchFlags& flags, Console& console);
+std::vector<std::filesystem::path> run_search(const SearchFlags& flags, Console& console,
+                                              const comm::Communicator& world);
 
 // Where the recipe for the least budget of bits is written.
 std::filesystem::path search_recipe(const SearchFlags& flags);
