@@ -28,6 +28,17 @@ if(VERNIER_MPI)
   target_link_libraries(vernier_mpi INTERFACE MPI::MPI_C)
   # mpi.h brings retired C++ bindings unless told not to.
   target_compile_definitions(vernier_mpi INTERFACE OMPI_SKIP_MPICXX MPICH_SKIP_MPICXX)
+  # What tests set for Open MPI, which starts no more ranks than processors and none as root unless told
+  # to, which containers forbid to read other processes' memory, and whose library keeps memory to the
+  # end.
+  set(VERNIER_MPI_TEST_ENVIRONMENT
+    OMP_NUM_THREADS=1
+    OMPI_ALLOW_RUN_AS_ROOT=1
+    OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+    OMPI_MCA_rmaps_base_oversubscribe=1
+    PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe
+    OMPI_MCA_btl_vader_single_copy_mechanism=none
+    ASAN_OPTIONS=detect_leaks=0)
 endif()
 
 add_library(vernier_nccl INTERFACE)

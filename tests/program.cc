@@ -10,6 +10,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <sstream>
 #include <string_view>
 #include <thread>
 
@@ -32,19 +35,59 @@ std::vector<std::string> on_host_by_default(std::vector<std::string> args) {
   return args;
 }
 
-pid_t start(const std::vector<std::string>& arguments, const fs::path& directory,
-            const fs::path& out, const fs::path& err) {
-  const std::vector<std::string> args = on_host_by_default(arguments);
+pid_t start(const std::vector<std::string>& launcher, const std::vector<std::string>& arguments,
+            const fs::path& directory, const fs::path& out, const fs::path& err) {
+  const Arguments line = launcher + Arguments{VERNIER_BINARY} + on_host_by_default(arguments);
   const pid_t child = ::fork();
   if (child != 0) return child;
   if (::chdir(directory.c_str()) != 0) ::_exit(99);
   ::dup2(::open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666), STDOUT_FILENO);
   ::dup2(::open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666), STDERR_FILENO);
-  std::vector<char*> argv = {const_cast<char*>("vernier")};
-  for (const std::string& arg : args) argv.push_back(const_cast<char*>(arg.c_str()));
+  std::vector<char*> argv;
+  for (const std::string& arg : line) argv.push_back(const_cast<char*>(arg.c_str()));
   argv.push_back(nullptr);
-  ::execv(VERNIER_BINARY, argv.data());
+  ::execvp(argv[0], argv.data());
   ::_exit(99);
+}
+
+// mpirun with so many ranks.
+Arguments launcher_of(int n) {
+  std::istringstream words(VERNIER_MPIRUN);
+  Arguments launcher{std::istream_iterator<std::string>(words), {}};
+  launcher.push_back(std::to_string(n));
+  return launcher;
+}
+
+struct Process {
+  std::string program;
+  std::string state;  // Z: it has ended, and nobody has asked how
+  pid_t parent = 0;
+};
+
+// Of one that is not there, nothing.
+Process process_of(const std::string& pid) {
+  std::ifstream stat("/proc/" + pid + "/stat");
+  Process process;
+  std::string number;
+  stat >> number >> process.program >> process.state >> process.parent;
+  return process;
+}
+
+bool is_running(const Process& process) { return !process.state.empty() && process.state != "Z"; }
+
+// The processes of this program that `launcher` has started, by their number.
+std::vector<pid_t> ranks_of(pid_t launcher) {
+  std::vector<pid_t> ranks;
+  for (const fs::directory_entry& entry : fs::directory_iterator("/proc")) {
+    const std::string name = entry.path().filename();
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    const Process process = process_of(name);
+    if (process.parent == launcher && process.program == "(vernier)" && is_running(process)) {
+      ranks.push_back(std::stoi(name));
+    }
+  }
+  std::ranges::sort(ranks);
+  return ranks;
 }
 
 int status_of(int wait_status) {
@@ -58,14 +101,47 @@ Outcome run(const std::vector<std::string>& args, const fs::path& directory) {
   const fs::path out = streams.path() / "out";
   const fs::path err = streams.path() / "err";
   int wait_status = 0;
-  ::waitpid(start(args, directory, out, err), &wait_status, 0);
+  ::waitpid(start({}, args, directory, out, err), &wait_status, 0);
   return {status_of(wait_status), read_file(out), read_file(err)};
+}
+
+bool has_mpi() { return !std::string_view(VERNIER_MPIRUN).empty(); }
+
+Outcome run_ranks(int n, const Arguments& args, const fs::path& directory) {
+  const ScratchDirectory streams;
+  const fs::path out = streams.path() / "out";
+  const fs::path err = streams.path() / "err";
+  int wait_status = 0;
+  ::waitpid(start(launcher_of(n), args, directory, out, err), &wait_status, 0);
+  return {status_of(wait_status), read_file(out), read_file(err)};
+}
+
+RanksKilled run_ranks_and_kill(int n, const Arguments& args, const fs::path& directory,
+                               size_t victim, std::chrono::milliseconds delay) {
+  using Clock = std::chrono::steady_clock;
+  const ScratchDirectory streams;
+  const fs::path out = streams.path() / "out";
+  const fs::path err = streams.path() / "err";
+  const pid_t launcher = start(launcher_of(n), args, directory, out, err);
+  std::this_thread::sleep_for(delay);
+  const std::vector<pid_t> ranks = ranks_of(launcher);
+  RanksKilled result;
+  result.is_killed = !ranks.empty() && ::kill(ranks[victim % ranks.size()], SIGKILL) == 0;
+  const Clock::time_point start = Clock::now();
+  int wait_status = 0;
+  ::waitpid(launcher, &wait_status, 0);
+  result.seconds_to_end = std::chrono::duration<double>(Clock::now() - start).count();
+  for (const pid_t rank : ranks) {
+    result.n_left += is_running(process_of(std::to_string(rank)));
+  }
+  result.outcome = {status_of(wait_status), read_file(out), read_file(err)};
+  return result;
 }
 
 bool run_and_kill(const std::vector<std::string>& args, const fs::path& directory,
                   const std::function<bool()>& is_time) {
   const ScratchDirectory streams;
-  const pid_t child = start(args, directory, streams.path() / "out", streams.path() / "err");
+  const pid_t child = start({}, args, directory, streams.path() / "out", streams.path() / "err");
   int wait_status = 0;
   while (!is_time()) {
     if (::waitpid(child, &wait_status, WNOHANG) == child) return false;

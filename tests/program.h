@@ -1,6 +1,7 @@
 // Running the built program from a test, and the scratch checkpoints such tests need.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -24,6 +25,21 @@ inline Arguments operator+(Arguments left, const Arguments& right) {
 
 // Runs `vernier args...` in `directory`, on the host where they name no device, and waits for it.
 Outcome run(const Arguments& args, const std::filesystem::path& directory);
+
+// Whether this build starts several ranks.
+bool has_mpi();
+// The same on n ranks, as mpirun starts them.
+Outcome run_ranks(int n, const Arguments& args, const std::filesystem::path& directory);
+// Kills one of n ranks with SIGKILL, the one that `victim` picks of as many, after `delay`. False
+// when all had ended before.
+struct RanksKilled {
+  bool is_killed = false;
+  Outcome outcome;
+  double seconds_to_end = 0;  // from the kill to the end of all
+  int n_left = 0;             // ranks that still ran then
+};
+RanksKilled run_ranks_and_kill(int n, const Arguments& args, const std::filesystem::path& directory,
+                               size_t victim, std::chrono::milliseconds delay);
 
 // Starts it, kills it with SIGKILL once `is_time` says so (asked every millisecond), and waits.
 // True if it was killed, false if it ended before.
