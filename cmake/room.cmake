@@ -18,6 +18,14 @@ function(vernier_pick_twins list)
   set(${list} ${${list}} PARENT_SCOPE)
 endfunction()
 
+# vernier_test_options(TARGET): what every test program of C++ files links and is compiled with.
+function(vernier_test_options target)
+  target_link_libraries(${target} PRIVATE GTest::gmock GTest::gtest_main OpenMP::OpenMP_CXX)
+  target_precompile_headers(${target} REUSE_FROM vernier_test_headers)
+  target_compile_options(${target} PRIVATE ${VERNIER_TEST_FLAGS})
+  target_compile_definitions(${target} PRIVATE VERNIER_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+endfunction()
+
 # vernier_room(NAME USES room... LINKS target... [FLAGS flag...] [CUDA_LINKS target...]
 #              [CUDA_FLAGS flag...])
 # One folder under src/ becomes the static library NAME, its *_test.cc the program NAME_test and its
@@ -54,16 +62,15 @@ function(vernier_room name)
     target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${ROOM_FLAGS}>)
   endif()
   if(VERNIER_CUDA)
-    target_link_libraries(${name} PUBLIC ${ROOM_CUDA_LINKS})
+    # Not PUBLIC: rooms above see no CUDA header, so that their objects are those of the release build.
+    target_link_libraries(${name} PRIVATE ${ROOM_CUDA_LINKS})
     target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:${ROOM_CUDA_FLAGS}>)
   endif()
 
   if(VERNIER_TESTS AND tests)
     add_executable(${name}_test ${tests})
-    target_link_libraries(${name}_test PRIVATE ${name} GTest::gmock GTest::gtest_main rapidcheck)
-    target_compile_options(${name}_test PRIVATE ${VERNIER_TEST_FLAGS})
-    target_compile_definitions(${name}_test PRIVATE
-      VERNIER_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+    target_link_libraries(${name}_test PRIVATE ${name} rapidcheck)
+    vernier_test_options(${name}_test)
     vernier_test(${name} ${name}_test)
   endif()
   if(VERNIER_TESTS AND VERNIER_CUDA AND cuda_tests)
@@ -79,7 +86,8 @@ function(vernier_room name)
   endif()
   if(VERNIER_BENCHES AND VERNIER_CUDA AND cuda_benches)
     add_executable(${name}_cuda_bench EXCLUDE_FROM_ALL ${cuda_benches})
-    target_link_libraries(${name}_cuda_bench PRIVATE ${name} benchmark::benchmark_main)
+    target_link_libraries(${name}_cuda_bench PRIVATE
+      ${name} CUDA::cudart_static benchmark::benchmark_main)
     set_property(GLOBAL APPEND PROPERTY VERNIER_BENCH_TARGETS ${name}_cuda_bench)
   endif()
   if(VERNIER_FUZZ)
