@@ -59,7 +59,7 @@ function(vernier_room name)
   add_library(${name} STATIC ${sources} ${ROOM_GENERATED})
   target_link_libraries(${name} PUBLIC vernier_options ${ROOM_USES} ${ROOM_LINKS})
   if(ROOM_FLAGS)
-    target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${ROOM_FLAGS}>)
+    target_compile_options(${name} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${ROOM_FLAGS}>")
   endif()
   if(VERNIER_CUDA)
     # Not PUBLIC: rooms above see no CUDA header, so that their objects are those of the release build.
