@@ -23,10 +23,6 @@ bool is_floating(DType dtype) {
   return dtype == DType::kBF16 || dtype == DType::kF16 || dtype == DType::kF32;
 }
 
-bool may_be_quantized(const model::Module& module) {
-  return module.kind == model::ModuleKind::kLinear || module.kind == model::ModuleKind::kEmbedding;
-}
-
 std::string journal_key(int layer) {
   return layer == kOutsideStack ? "outside" : fmt::format("layer {}", layer);
 }
@@ -109,13 +105,13 @@ class Quantization : public runtime::LayerVisitor {
 
   void will_quantize(int layer) const {
     if (layer == end_layer() || recorded(layer) != nullptr) return;
-    for (const model::Module* module : modules_to_pack(modules_of(layer), ranks_)) {
+    for (const model::Module* module : modules_to_pack(job_.model.tree(), layer, ranks_)) {
       if (is_quantized(*module)) encoding_weights(*module).will_need(*module);
     }
   }
 
   bool is_quantized(const model::Module& module) const {
-    return may_be_quantized(module) && job_.plan.site(module).is_quantized();
+    return module.has_matrix() && job_.plan.site(module).is_quantized();
   }
 
   bool head_needs_amax() const { return job_.plan.site(job_.model.head()).needs_input_amax(); }
@@ -175,7 +171,7 @@ class Quantization : public runtime::LayerVisitor {
 
     LayerReport report{layer, {}, {}, statistics.expert_tokens};
     const std::vector<const model::Module*> modules = modules_of(layer);
-    for (const model::Module* module : modules_to_pack(modules, ranks_)) {
+    for (const model::Module* module : modules_to_pack(job_.model.tree(), layer, ranks_)) {
       if (is_quantized(*module)) {
         report.modules.push_back(quantize(job_.plan.site(*module), input_amax));
       } else {

@@ -9,9 +9,9 @@
 
 namespace vernier::calib {
 
-// Those of `modules`, one layer's, that this rank of the layer's stage packs: of the routed experts
-// that it runs, those whose turn it is among their copies; the others in turn.
-std::vector<const model::Module*> modules_to_pack(const std::vector<const model::Module*>& modules,
+// Modules of a layer (-1: those outside the stack) that this rank of the layer's stage packs: of
+// the routed experts that it runs, those whose turn it is among their copies; the others in turn.
+std::vector<const model::Module*> modules_to_pack(const model::ModuleTree& tree, int layer,
                                                   const comm::Ranks& ranks);
 
 }  // namespace vernier::calib

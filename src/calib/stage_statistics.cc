@@ -1,7 +1,5 @@
 #include "calib/stage_statistics.h"
 
-#include <algorithm>
-
 namespace vernier::calib {
 namespace {
 
@@ -54,17 +52,16 @@ LayerStatistics statistics_of_stage(const LayerStatistics& own, const model::Mod
 
   LayerStatistics all;
   auto next = amax.begin();
-  int n_experts = 0;
   for (const model::Module* module : modules) {
     if (const float value = *next++; value != kAbsent) all.input_amax[module] = value;
-    n_experts = std::max(n_experts, module->expert + 1);
   }
   for (const model::AttentionSite* site : sites) {
     const float k = *next++;
     const float v = *next++;
     if (k != kAbsent) all.kv_amax[site] = {k, v};
   }
-  all.expert_tokens = sum_tokens(own.expert_tokens, static_cast<size_t>(n_experts), stage);
+  all.expert_tokens =
+      sum_tokens(own.expert_tokens, static_cast<size_t>(tree.n_experts(layer)), stage);
   return all;
 }
 

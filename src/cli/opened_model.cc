@@ -88,24 +88,19 @@ int64_t safetensors_bytes(const std::filesystem::path& directory) {
 }
 
 int64_t bytes_of_share(const model::StoredModel& stored) {
+  const model::ModuleTree& tree = stored.model->tree();
   const comm::Place& place = stored.model->ranks().place();
   const comm::Range layers = model::layers_here(*stored.model);
-  const std::vector<model::Module>& modules = stored.model->tree().modules();
-  int n_experts = 0;
-  for (const model::Module& module : modules) n_experts = std::max(n_experts, module.expert + 1);
-  const comm::Range experts = comm::part_of(n_experts, place.expert);
+  const auto is_here = [&](const model::Module& module) {
+    return (module.layer < 0 || layers.holds(module.layer)) &&
+           (module.expert < 0 ||
+            comm::part_of(tree.n_experts(module.layer), place.expert).holds(module.expert));
+  };
   int64_t bytes = 0;
-  for (const model::Module& module : modules) {
-    const bool is_here = (module.layer < 0 || layers.holds(module.layer)) &&
-                         (module.expert < 0 || experts.holds(module.expert));
-    const bool is_linear = module.kind == model::ModuleKind::kLinear;
-    if (!is_here || (!is_linear && module.kind != model::ModuleKind::kEmbedding)) continue;
-    const formats::Format& format = *stored.weights->linear(module).packed.format;
-    const model::Cut& cut = module.tensors.front().cut;
-    const bool is_cut_by_rows = cut.kind == model::CutKind::kRows;
-    const int64_t kept = cut.is_cut() ? model::kept_size(cut, place.tensor) : 0;
-    bytes += formats::packed_bytes(format, is_cut_by_rows ? kept : module.n,
-                                   cut.kind == model::CutKind::kColumns ? kept : module.k);
+  for (const model::Module& module : tree.modules()) {
+    if (!module.has_matrix() || !is_here(module)) continue;
+    const auto [n, k] = share_of(module, place.tensor);
+    bytes += formats::packed_bytes(*stored.weights->linear(module).packed.format, n, k);
   }
   return bytes;
 }

@@ -17,15 +17,10 @@ using model::Module;
 class RankFiles {
  public:
   RankFiles(const model::ModuleTree& tree, const comm::Layout& layout)
-      : layout_(layout), stages_(tree.layers().size()), n_experts_(tree.layers().size()) {
+      : tree_(tree), layout_(layout), stages_(tree.layers().size()) {
     for (int64_t stage = 0; stage < layout.pp(); ++stage) {
       const comm::Range layers = model::stage_layers(tree, {stage, layout.pp()});
       std::fill(stages_.begin() + layers.begin, stages_.begin() + layers.end, stage);
-    }
-    for (const Module& module : tree.modules()) {
-      if (module.layer < 0) continue;
-      int64_t& n_experts = n_experts_[static_cast<size_t>(module.layer)];
-      n_experts = std::max<int64_t>(n_experts, module.expert + 1);
     }
   }
 
@@ -54,7 +49,7 @@ class RankFiles {
   }
 
   int64_t expert_rank_of(const Module& module) const {
-    const int64_t n_experts = n_experts_[static_cast<size_t>(module.layer)];
+    const int64_t n_experts = tree_.n_experts(module.layer);
     int64_t rank = 0;
     while (comm::part_of(n_experts, {rank, layout_.ep()}).end <= module.expert) ++rank;
     return rank;
@@ -72,8 +67,9 @@ class RankFiles {
     return sliced;
   }
 
+  const model::ModuleTree& tree_;
   const comm::Layout& layout_;
-  std::vector<int64_t> stages_, n_experts_;  // by layer
+  std::vector<int64_t> stages_;  // by layer
 };
 
 }  // namespace

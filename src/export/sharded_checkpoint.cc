@@ -15,10 +15,6 @@ namespace {
 
 using model::Module;
 
-bool is_site(const Module& module) {
-  return module.kind == model::ModuleKind::kLinear || module.kind == model::ModuleKind::kEmbedding;
-}
-
 // The recorded sites as a plan over the tree, in network order.
 quant::QuantPlan plan_of(const Manifest& manifest, const model::ModuleTree& tree,
                          const std::string& path) {
@@ -26,7 +22,7 @@ quant::QuantPlan plan_of(const Manifest& manifest, const model::ModuleTree& tree
   for (const SiteRecord& site : manifest.sites) records.emplace(site.module, &site);
   quant::QuantPlan plan;
   for (const Module& module : tree.modules()) {
-    if (!is_site(module)) continue;
+    if (!module.has_matrix()) continue;
     const auto found = records.find(module.name);
     if (found == records.end()) {
       throw Error(ErrorKind::kCorrupt,

@@ -30,10 +30,6 @@ void check_decl(const SliceStore& store, const std::string& name, DType dtype, c
                      to_string(decl.shape), dtype_info(dtype).name, to_string(shape)));
 }
 
-bool is_packed_kind(const Module& module) {
-  return module.kind == model::ModuleKind::kLinear || module.kind == model::ModuleKind::kEmbedding;
-}
-
 // Whether every share of the weight is whole blocks of the format.
 bool keeps_blocks(const Module& module, const formats::Format& format) {
   const model::Cut& cut = module.tensors.front().cut;
@@ -59,7 +55,7 @@ std::shared_ptr<const model::WeightSource> ShardedWeights::share(comm::Share ten
 }
 
 void ShardedWeights::check(const Module& module) const {
-  if (!is_packed_kind(module)) {
+  if (!module.has_matrix()) {
     for (const model::TensorSpec& spec : module.tensors) check_shape(spec);
     return;
   }
@@ -123,19 +119,15 @@ model::LinearWeight ShardedWeights::read_linear(const Module& module) const {
 
 model::LinearWeight ShardedWeights::read_packed(const Module& module,
                                                 const formats::Format& format) const {
-  formats::PackedView packed{&format, module.n, module.k, {}};
-  const model::Cut& cut = module.tensors.front().cut;
-  if (is_cut(cut)) {
-    (cut.kind == model::CutKind::kRows ? packed.n : packed.k) = kept_size(cut, share_);
-  }
+  const auto [n, k] = share_of(module, share_);
+  formats::PackedView packed{&format, n, k, {}};
   std::shared_ptr<formats::PackedTensor> owner;
   for (const PlaneSpec& plane : format.planes) {
     FoundTensor found = read(plane_name(module, plane), plane_cut(module, format, plane));
     packed.planes[static_cast<size_t>(plane.role)] = found.view;
     if (found.is_mapped()) continue;
     if (owner == nullptr) {
-      owner = std::make_shared<formats::PackedTensor>(
-          formats::PackedTensor{&format, packed.n, packed.k, {}});
+      owner = std::make_shared<formats::PackedTensor>(formats::PackedTensor{&format, n, k, {}});
     }
     owner->plane(plane.role) = std::move(found.copy);
   }
@@ -190,7 +182,7 @@ void ShardedWeights::done_with(const Module& module) const {
 
 template <class Advice>
 void ShardedWeights::advise(const Module& module, const Advice& advice) const {
-  if (is_packed_kind(module)) {
+  if (module.has_matrix()) {
     const formats::Format& format = *records_->sites.at(module.name).weight_format;
     for (const PlaneSpec& plane : format.planes) {
       advise(plane_name(module, plane), plane_cut(module, format, plane), advice);

@@ -87,9 +87,7 @@ inline quant::QuantPlan make_test_plan(const model::ModuleTree& tree, const Assi
                                        const std::string& kv = "", bool kv_is_cast = false) {
   quant::QuantPlan plan;
   for (const model::Module& module : tree.modules()) {
-    const bool is_site =
-        module.kind == model::ModuleKind::kLinear || module.kind == model::ModuleKind::kEmbedding;
-    if (!is_site) continue;
+    if (!module.has_matrix()) continue;
     const SiteFormats formats = assign(module);
     quant::SitePlan site;
     site.module = &module;

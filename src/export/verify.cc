@@ -36,10 +36,6 @@ bool is_float(DType dtype) {
   return dtype == DType::kBF16 || dtype == DType::kF16 || dtype == DType::kF32;
 }
 
-bool is_site(const Module& module) {
-  return module.kind == ModuleKind::kLinear || module.kind == ModuleKind::kEmbedding;
-}
-
 bool is_mtp(const std::string& tensor) { return tensor.compare(0, 4, "mtp.") == 0; }
 
 std::string module_of(const std::string& tensor) { return tensor.substr(0, tensor.rfind('.')); }
@@ -73,7 +69,7 @@ class Verifier {
     // Without a declaration that makes sense everything else would be a consequence.
     if (!check_configs()) return std::move(violations_);
     for (const Module& module : tree().modules()) {
-      if (is_site(module)) {
+      if (module.has_matrix()) {
         check_site(module);
       } else {
         check_unquantized(module);

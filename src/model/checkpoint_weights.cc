@@ -155,14 +155,10 @@ void read_input_rule(const Module& module, const io::Checkpoint& checkpoint, Lin
   weight.input.scale = read_scale(checkpoint, name);
 }
 
-bool is_packed_kind(const Module& module) {
-  return module.kind == ModuleKind::kLinear || module.kind == ModuleKind::kEmbedding;
-}
-
 // Calls body with the bytes of each of the module's tensors that are there.
 template <class Body>
 void for_each_plane(const Module& module, const io::Checkpoint& checkpoint, const Body& body) {
-  if (is_packed_kind(module)) {
+  if (module.has_matrix()) {
     const Format& format = detect_format(module, checkpoint);
     for (const PlaneSpec& plane : format.planes) {
       body(checkpoint.tensor(tensor_name(module, plane.suffix)).bytes());
@@ -182,7 +178,7 @@ void check_understood(const ModuleTree& tree, const io::Checkpoint& checkpoint,
   const Module* module = dot == std::string::npos ? nullptr : tree.find(name.substr(0, dot));
   if (module == nullptr || tree.owner_of(name) != nullptr) return;
   const std::string_view suffix = std::string_view(name).substr(dot + 1);
-  if (is_packed_kind(*module)) {
+  if (module->has_matrix()) {
     if (suffix == "input_scale" || suffix == "k_scale" || suffix == "v_scale") return;
     const auto& planes = detect_format(*module, checkpoint).planes;
     if (std::ranges::find(planes, suffix, &PlaneSpec::suffix) != planes.end()) return;
@@ -267,13 +263,13 @@ const Format* declared_kv_format(const std::filesystem::path& directory) {
 
 bool is_quantized(const ModuleTree& tree, const io::Checkpoint& checkpoint) {
   return std::ranges::any_of(tree.modules(), [&](const Module& module) {
-    return is_packed_kind(module) && &detect_format(module, checkpoint) != &formats::bf16_format();
+    return module.has_matrix() && &detect_format(module, checkpoint) != &formats::bf16_format();
   });
 }
 
 void check_complete(const ModuleTree& tree, const io::Checkpoint& checkpoint) {
   for (const Module& module : tree.modules()) {
-    if (is_packed_kind(module)) {
+    if (module.has_matrix()) {
       packed_view(module, checkpoint);
       continue;
     }

@@ -44,6 +44,9 @@ struct Module {
   // The same linear of a layer's other routed experts: "backbone.layers.1.mixer.experts.up_proj".
   std::string expert_group;
   std::vector<TensorSpec> tensors;  // what it owns, the weight first
+
+  // Its weight is a matrix [n, k], which may be quantized.
+  bool has_matrix() const { return kind == ModuleKind::kLinear || kind == ModuleKind::kEmbedding; }
 };
 
 // An attention layer, whose keys and values may be quantized in the cache.
@@ -52,6 +55,13 @@ struct AttentionSite {
   int layer = -1;
   std::string k_proj, v_proj;  // module names that carry k_scale and v_scale in a checkpoint
 };
+
+// Rows and columns of a matrix that a tensor rank holds. REQUIRES: has_matrix().
+struct MatrixShare {
+  int64_t n = 0;
+  int64_t k = 0;
+};
+MatrixShare share_of(const Module& module, comm::Share tensor);
 
 class ModuleTree {
  public:
@@ -65,6 +75,8 @@ class ModuleTree {
   const Module* find(std::string_view name) const;
   // The module that owns a tensor, null when none does (mtp.* and other tensors that pass through).
   const Module* owner_of(std::string_view tensor_name) const;
+  // Routed experts of a layer; none outside the stack.
+  int64_t n_experts(int layer) const;
   // Modules of a layer, in order; -1: those outside the stack.
   std::vector<const Module*> modules_of(int layer) const;
 
@@ -72,6 +84,7 @@ class ModuleTree {
   std::vector<LayerKind> layers_;
   std::vector<Module> modules_;
   std::vector<AttentionSite> attentions_;
+  std::vector<int64_t> n_experts_;  // by layer
   std::unordered_map<std::string, size_t> by_name_;
   std::unordered_map<std::string, size_t> by_tensor_;
 };

@@ -150,15 +150,11 @@ int64_t n_parameters(const Module& module) {
   return total;
 }
 
-bool has_site(const Module& module) {
-  return module.kind == ModuleKind::kLinear || module.kind == ModuleKind::kEmbedding;
-}
-
 Entry module_entry(const QuantPlan& plan, const Module& module) {
   Entry entry{{module.name, 1, n_parameters(module), "not quantizable", "-", ""},
               module.layer,
               module.expert};
-  if (!has_site(module)) return entry;
+  if (!module.has_matrix()) return entry;
   const SitePlan& site = plan.site(module);
   entry.row.weight = weight_label(site);
   entry.row.input = input_label(site);

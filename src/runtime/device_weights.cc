@@ -30,9 +30,7 @@ model::LinearWeight DeviceWeights::linear(const model::Module& module) const {
 }
 
 void DeviceWeights::will_need(const model::Module& module) const {
-  const bool has_weight =
-      module.kind == model::ModuleKind::kLinear || module.kind == model::ModuleKind::kEmbedding;
-  if (has_weight && !resident_.contains(&module)) upload(module);
+  if (module.has_matrix() && !resident_.contains(&module)) upload(module);
 }
 
 void DeviceWeights::done_with(const model::Module& module) const {

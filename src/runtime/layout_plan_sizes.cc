@@ -16,12 +16,9 @@ int64_t tensor_bytes(const model::Module& module) {
 
 int64_t weights_of(const model::Module& module) { return module.n * module.k; }
 
-// Weights of a matrix's share.
 int64_t kept_weights(const model::Module& module, comm::Share tensor) {
-  const model::Cut& cut = module.tensors.front().cut;
-  if (!cut.is_cut()) return weights_of(module);
-  const bool is_by_rows = cut.kind == model::CutKind::kRows;
-  return model::kept_size(cut, tensor) * (is_by_rows ? module.k : module.n);
+  const auto [n, k] = share_of(module, tensor);
+  return n * k;
 }
 
 // Of all routed experts' weights, those that one token visits.

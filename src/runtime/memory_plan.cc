@@ -43,7 +43,7 @@ WeightSizes measure_weights(const model::ModuleTree& tree) {
     previous_bytes = linear_bytes;
   }
   for (const model::Module& module : tree.modules()) {
-    if (module.kind == model::ModuleKind::kEmbedding || module.kind == model::ModuleKind::kLinear) {
+    if (module.has_matrix()) {
       sizes.largest_tensor_bytes =
           std::max(sizes.largest_tensor_bytes, n_bytes(DType::kBF16, {module.n, module.k}));
     }
