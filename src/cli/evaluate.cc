@@ -163,7 +163,7 @@ int run(const Flags& flags, Console& console, const comm::Communicator& world) {
                            memory_limits(flags.device, device, "", setup.of_host));
 
   eval::EvaluateOptions options;
-  options.stream.batch_windows = least_of_ranks(plan.batch_windows, ranks);
+  options.stream.batch_windows = comm::least(ranks.world(), plan.batch_windows);
   options.stream.is_batch_major = ranks.layout().pp() > 1 && device == nullptr;
   options.stream.placement = plan.placement;
   options.progress = &console;

@@ -72,7 +72,7 @@ Job prepare(const QuantizeFlags& flags, const RankSetup& setup, PhaseTimes& phas
   job.memory = runtime::plan_memory(
       *job.source.model, size,
       memory_limits(flags.device, job.setup.device.get(), flags.max_memory, setup.of_host));
-  job.memory.batch_windows = least_of_ranks(job.memory.batch_windows, ranks);
+  job.memory.batch_windows = comm::least(ranks.world(), job.memory.batch_windows);
   if (flags.calibration.batch_size > 0) job.memory.batch_windows = flags.calibration.batch_size;
   return job;
 }
@@ -85,7 +85,7 @@ bool keeps_stage(const Job& job) {
   const Device* device = job.setup.device.get();
   const int64_t needed = bytes_of_share(job.source) + job.memory.device.total_bytes;
   const bool fits = device == nullptr || needed <= device->memory().free_bytes / 10 * 9;
-  return least_of_ranks(fits ? 1 : 0, ranks) == 1;
+  return comm::least(ranks.world(), fits ? 1 : 0) == 1;
 }
 
 std::string layout_plan_summary(const Job& job) {

@@ -2,9 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <utility>
-#include <vector>
 
 #include "base/error.h"
 
@@ -34,12 +32,6 @@ io::Json layout_identity(const comm::Ranks& ranks) {
   const comm::Layout& layout = ranks.layout();
   if (layout.world() == 1) return nullptr;
   return {layout.tp(), layout.pp(), layout.ep(), layout.dp()};
-}
-
-int64_t least_of_ranks(int64_t own, const comm::Ranks& ranks) {
-  std::vector<int64_t> all(static_cast<size_t>(ranks.world().size()));
-  ranks.world().gather_all({&own, 1}, all);
-  return std::ranges::min(all);
 }
 
 runtime::Windows windows_of_replica(const runtime::Windows& windows, const comm::Ranks& ranks) {

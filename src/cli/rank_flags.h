@@ -47,8 +47,4 @@ auto make_on_all(const comm::Communicator& world, bool is_resumed, const Make& m
   return make(true);
 }
 
-// The least of what each rank has: ranks run batches of as many windows as the one with the least
-// memory can.
-int64_t least_of_ranks(int64_t own, const comm::Ranks& ranks);
-
 }  // namespace vernier::cli

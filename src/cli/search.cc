@@ -70,8 +70,8 @@ std::optional<Subject> open_subject(const SearchFlags& flags,
       std::ssize(subject.windows.front()), std::ssize(quantizing_candidates(flags)),
       flags.score_tokens,
       memory_limits(flags.device, setup.device.get(), flags.max_memory, setup.of_host));
-  subject.plan.batch_windows = least_of_ranks(subject.plan.batch_windows, setup.ranks);
-  subject.plan.chunk_windows = least_of_ranks(subject.plan.chunk_windows, setup.ranks);
+  subject.plan.batch_windows = comm::least(setup.ranks.world(), subject.plan.batch_windows);
+  subject.plan.chunk_windows = comm::least(setup.ranks.world(), subject.plan.chunk_windows);
   if (flags.calibration.batch_size > 0) subject.plan.batch_windows = flags.calibration.batch_size;
   return subject;
 }

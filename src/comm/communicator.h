@@ -54,6 +54,10 @@ class Communicator {
   virtual std::unique_ptr<Communicator> split(int64_t color) const = 0;
 };
 
+// The largest and the least of what the ranks of a group have.
+int64_t largest(const Communicator& ranks, int64_t own);
+int64_t least(const Communicator& ranks, int64_t own);
+
 // A group of this rank alone.
 std::unique_ptr<Communicator> alone();
 

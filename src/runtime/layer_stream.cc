@@ -56,11 +56,8 @@ class Pass {
   // Replicas that exchange tokens run as many batches; others need not know of each other.
   int64_t most_batches() const {
     const int64_t own = std::ssize(batches_);
-    const comm::Communicator& stage = model_.ranks().stage();
-    if (model_.ranks().expert().size() == 1) return own;
-    std::vector<int64_t> all(static_cast<size_t>(stage.size()));
-    stage.gather_all({&own, 1}, all);
-    return std::ranges::max(all);
+    const comm::Ranks& ranks = model_.ranks();
+    return ranks.expert().size() == 1 ? own : comm::largest(ranks.stage(), own);
   }
 
   void run_layer_by_layer() {

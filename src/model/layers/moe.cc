@@ -6,7 +6,6 @@
 #include "kernels/elementwise.h"
 #include "kernels/grouped_linear.h"
 #include "kernels/linear.h"
-#include "model/layers/expert_batch.h"
 #include "model/layers/expert_exchange.h"
 #include "model/layers/residual_layer.h"
 
@@ -20,14 +19,6 @@ std::vector<int64_t> counts_of(const kernels::ExpertGroups& groups) {
     counts[expert] = groups.begin[expert + 1] - groups.begin[expert];
   }
   return counts;
-}
-
-// The most that any rank has.
-int64_t largest(const comm::Communicator& ranks, int64_t own) {
-  if (ranks.size() == 1) return own;
-  std::vector<int64_t> all(static_cast<size_t>(ranks.size()));
-  ranks.gather_all({&own, 1}, all);
-  return std::ranges::max(all);
 }
 
 bool all_round(std::span<const kernels::GroupWeight> groups) {
@@ -51,7 +42,9 @@ Moe::Moe(int layer, const kernels::RouterShape& shape, Weights weights, const co
   }
 }
 
-int64_t Moe::common_pieces(int64_t n_pieces) const { return largest(ranks_.expert(), n_pieces); }
+int64_t Moe::common_pieces(int64_t n_pieces) const {
+  return comm::largest(ranks_.expert(), n_pieces);
+}
 
 void Moe::forward(const LinearInput& input, std::span<const SequenceRows> /*sequences*/,
                   SiteHook* hook, AnyMatrixView y) const {
@@ -71,7 +64,7 @@ std::vector<comm::Range> Moe::routed_rows(int64_t n_rows, SiteHook* hook) const 
   }
   const int64_t top_k = std::max(shape_.top_k, statistics_top_k(hook));
   const int64_t n_most = std::max<int64_t>(expert_batch_pairs(device_) / top_k, 1);
-  const int64_t n_runs = largest(ranks_.expert(), (own.size() + n_most - 1) / n_most);
+  const int64_t n_runs = comm::largest(ranks_.expert(), (own.size() + n_most - 1) / n_most);
   std::vector<comm::Range> runs;
   for (int64_t run = 0; run < n_runs; ++run) {
     runs.push_back({std::min(own.begin + run * n_most, own.end),
@@ -147,19 +140,12 @@ void Moe::run_experts(ConstAnyMatrixView z, const kernels::Routing& routing,
   if (ranks_.expert().size() > 1) {
     return run_experts_of_ranks(z, routing, groups, experts, hook, r);
   }
-  const int64_t max_pairs = expert_batch_pairs(device_);
-  for (size_t first = 0; first < up_.size();) {
-    const size_t last = batch_end(groups.begin, first, max_pairs);
-    const int64_t first_pair = groups.begin[first];
-    const int64_t n_pairs = groups.begin[last] - first_pair;
-    if (n_pairs > 0) {
-      AnyMatrix input = new_activation(n_pairs, z.cols, device_);
-      kernels::gather_rows(z, groups.tokens.view().part(first_pair, n_pairs), input);
-      AnyMatrix output = new_activation(n_pairs, r.cols, device_);
-      run_batch(input, begin_within(groups.begin, first, last), first, last, experts, hook, output);
-      kernels::combine_experts(output, first_pair, groups, routing, r);
-    }
-    first = last;
+  for (const ExpertBatch& batch : expert_batches(groups.begin, expert_batch_pairs(device_))) {
+    AnyMatrix input = new_activation(batch.n_pairs, z.cols, device_);
+    kernels::gather_rows(z, groups.tokens.view().part(batch.first_pair, batch.n_pairs), input);
+    AnyMatrix output = new_activation(batch.n_pairs, r.cols, device_);
+    run_batch(input, batch, experts, hook, output);
+    kernels::combine_experts(output, batch.first_pair, groups, routing, r);
   }
 }
 
@@ -171,36 +157,28 @@ void Moe::run_experts_of_ranks(ConstAnyMatrixView z, const kernels::Routing& rou
   if (own.rows() > 0) kernels::gather_rows(z, groups.tokens, own);
   const AnyMatrix input = exchange.deliver(own);
   AnyMatrix output = new_activation(input.rows(), r.cols, device_);
-  const int64_t max_pairs = expert_batch_pairs(device_);
-  for (size_t first = 0; first < up_.size();) {
-    const size_t last = batch_end(exchange.begin(), first, max_pairs);
-    const int64_t first_pair = exchange.begin()[first];
-    const int64_t n_pairs = exchange.begin()[last] - first_pair;
-    if (n_pairs > 0) {
-      run_batch(input.view().row_range(first_pair, n_pairs),
-                begin_within(exchange.begin(), first, last), first, last, experts, hook,
-                output.view().row_range(first_pair, n_pairs));
-    }
-    first = last;
+  for (const ExpertBatch& batch : expert_batches(exchange.begin(), expert_batch_pairs(device_))) {
+    run_batch(input.view().row_range(batch.first_pair, batch.n_pairs), batch, experts, hook,
+              output.view().row_range(batch.first_pair, batch.n_pairs));
   }
   const AnyMatrix returned = exchange.bring_back(output.view());
   if (returned.rows() > 0) kernels::combine_experts(returned, 0, groups, routing, r);
 }
 
-void Moe::run_batch(ConstAnyMatrixView input, const std::vector<int64_t>& begin, size_t first,
-                    size_t last, const Experts& experts, SiteHook* hook,
-                    AnyMatrixView output) const {
+void Moe::run_batch(ConstAnyMatrixView input, const ExpertBatch& batch, const Experts& experts,
+                    SiteHook* hook, AnyMatrixView output) const {
+  const std::vector<int64_t>& begin = batch.begin;
   const auto show = [&](LinearSite SquaredReluMlp::*site, ConstAnyMatrixView x) {
     if (hook == nullptr) return;
-    for (size_t expert = first; expert < last; ++expert) {
-      const int64_t n_tokens = begin[expert - first + 1] - begin[expert - first];
+    for (size_t expert = batch.first; expert < batch.last; ++expert) {
+      const int64_t first_row = begin[expert - batch.first];
+      const int64_t n_tokens = begin[expert - batch.first + 1] - first_row;
       if (n_tokens == 0) continue;
-      hook->on_input((weights_.experts[expert].*site).module(),
-                     x.row_range(begin[expert - first], n_tokens));
+      hook->on_input((weights_.experts[expert].*site).module(), x.row_range(first_row, n_tokens));
     }
   };
   const auto batch_of = [&](std::span<const kernels::GroupWeight> all) {
-    return all.subspan(first, last - first);
+    return all.subspan(batch.first, batch.last - batch.first);
   };
   show(&SquaredReluMlp::up, input);
   AnyMatrix inner = new_activation(input.rows, up_.front().weight.n, device_);

@@ -8,6 +8,7 @@
 
 #include "comm/ranks.h"
 #include "kernels/router.h"
+#include "model/layers/expert_batch.h"
 #include "model/layers/mixer.h"
 #include "model/layers/mlp.h"
 
@@ -85,16 +86,16 @@ class Moe : public Mixer {
   void run_experts_of_ranks(ConstAnyMatrixView z, const kernels::Routing& routing,
                             const kernels::ExpertGroups& groups, const Experts& experts,
                             SiteHook* hook, AnyMatrixView r) const;
-  // Experts [first, last) over their tokens, the rows of input from begin[0] = 0 on.
-  void run_batch(ConstAnyMatrixView input, const std::vector<int64_t>& begin, size_t first,
-                 size_t last, const Experts& experts, SiteHook* hook, AnyMatrixView output) const;
+  // A batch of experts over their tokens, the rows of input.
+  void run_batch(ConstAnyMatrixView input, const ExpertBatch& batch, const Experts& experts,
+                 SiteHook* hook, AnyMatrixView output) const;
 
   // A backward pass after its routing.
   struct Pass;
   // Adds to g_u what reaches it through the experts, and fills the gradients of the routing's
   // weights.
   void backward_routed(const Pass& pass, Gradients g_u) const;
-  void backward_batch(const Pass& pass, ConstAnyMatrixView z, size_t first, size_t last,
+  void backward_batch(const Pass& pass, ConstAnyMatrixView z, const ExpertBatch& batch,
                       Gradients g_r, AnyMatrixView r, Gradients g_z) const;
   void backward_router(const Pass& pass, ConstAnyMatrixView logits, Gradients g_u) const;
   void show_experts(const Pass& pass, ConstAnyMatrixView y) const;

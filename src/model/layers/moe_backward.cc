@@ -9,7 +9,6 @@
 #include "kernels/grouped_linear.h"
 #include "kernels/linear_backward.h"
 #include "kernels/router_backward.h"
-#include "model/layers/expert_batch.h"
 #include "model/layers/gradient_set.h"
 #include "model/layers/moe.h"
 
@@ -82,11 +81,8 @@ void Moe::backward_routed(const Pass& pass, Gradients g_u) const {
   for (size_t loss = 0; loss < n_losses; ++loss) {
     fill_zero(g_z[loss].data, device_, n_tokens * width * g_z[loss].elem_bytes());
   }
-  const int64_t max_pairs = expert_batch_pairs(device_);
-  for (size_t first = 0; first < up_.size();) {
-    const size_t last = batch_end(pass.groups.begin, first, max_pairs);
-    backward_batch(pass, z, first, last, g_r, r, g_z);
-    first = last;
+  for (const ExpertBatch& batch : expert_batches(pass.groups.begin, expert_batch_pairs(device_))) {
+    backward_batch(pass, z, batch, g_r, r, g_z);
   }
 
   if (latent == nullptr) {
@@ -106,14 +102,13 @@ void Moe::backward_routed(const Pass& pass, Gradients g_u) const {
   add(part, g_u);
 }
 
-void Moe::backward_batch(const Pass& pass, ConstAnyMatrixView z, size_t first, size_t last,
+void Moe::backward_batch(const Pass& pass, ConstAnyMatrixView z, const ExpertBatch& batch,
                          Gradients g_r, AnyMatrixView r, Gradients g_z) const {
-  const int64_t first_pair = pass.groups.begin[first];
-  const int64_t n_pairs = pass.groups.begin[last] - first_pair;
-  if (n_pairs == 0) return;
-  const std::vector<int64_t> begin = begin_within(pass.groups.begin, first, last);
-  const auto up = std::span(up_).subspan(first, last - first);
-  const auto down = std::span(down_).subspan(first, last - first);
+  const int64_t first_pair = batch.first_pair;
+  const int64_t n_pairs = batch.n_pairs;
+  const std::vector<int64_t>& begin = batch.begin;
+  const auto up = std::span(up_).subspan(batch.first, batch.last - batch.first);
+  const auto down = std::span(down_).subspan(batch.first, batch.last - batch.first);
   const int64_t inner_width = up_.front().weight.n;
 
   AnyMatrix input = new_activation(n_pairs, z.cols, device_);
@@ -137,7 +132,7 @@ void Moe::backward_batch(const Pass& pass, ConstAnyMatrixView z, size_t first, s
                                       g_output[loss], pass.g_weights[loss]);
     kernels::grouped_input_gradient(g_output[loss], begin, down, g_inner[loss]);
   }
-  show_each(pass.hook, weights_.experts, &SquaredReluMlp::down, first, begin, inner, output,
+  show_each(pass.hook, weights_.experts, &SquaredReluMlp::down, batch.first, begin, inner, output,
             g_output);
   for (size_t loss = 0; loss < n_losses; ++loss) {
     kernels::squared_relu_backward(projected, g_inner[loss]);
@@ -145,7 +140,7 @@ void Moe::backward_batch(const Pass& pass, ConstAnyMatrixView z, size_t first, s
     kernels::gather_rows_backward(g_input[loss], first_pair, pass.groups, pass.routing.top_k,
                                   g_z[loss]);
   }
-  show_each(pass.hook, weights_.experts, &SquaredReluMlp::up, first, begin, input, projected,
+  show_each(pass.hook, weights_.experts, &SquaredReluMlp::up, batch.first, begin, input, projected,
             g_inner);
 }
 
