@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 #include "calib/rank_duties.h"
-#include "calib/stage_journal.h"
+#include "calib/shared_journal.h"
 #include "calib/stage_statistics.h"
 #include "model/stage.h"
 #include "runtime/head.h"
@@ -355,7 +355,7 @@ class Quantization : public runtime::LayerVisitor {
   const comm::Ranks& ranks_;
   comm::Range layers_;
   AmaxObserver observer_;
-  StageJournal journal_;
+  SharedJournal journal_;
   std::map<std::string, float> fused_amax_;
   QuantizeReport report_;
 };

@@ -1,4 +1,4 @@
-// The journal of a pipeline stage: its first rank keeps it, all of its ranks know it.
+// The journal of a group of ranks: the first keeps it, all know it.
 #pragma once
 
 #include <map>
@@ -10,12 +10,12 @@
 
 namespace vernier::calib {
 
-class StageJournal {
+class SharedJournal {
  public:
-  // `journal` is read and written on the stage's first rank alone; null: nothing is known, and
-  // nothing kept. All ranks of the stage make theirs at the same time.
-  StageJournal(io::Journal* journal, const comm::Communicator& stage,
-               const std::vector<std::string>& keys);
+  // `journal` is read and written on the group's first rank alone; null: nothing is known, and
+  // nothing kept. All ranks make theirs at the same time.
+  SharedJournal(io::Journal* journal, const comm::Communicator& ranks,
+                const std::vector<std::string>& keys);
 
   // What an earlier run kept; null for nothing.
   const io::Json* find(const std::string& key) const;
@@ -24,7 +24,7 @@ class StageJournal {
 
  private:
   io::Journal* journal_;
-  const comm::Communicator& stage_;
+  const comm::Communicator& ranks_;
   std::map<std::string, io::Json> earlier_;
 };
 

@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "calib/observer.h"
+#include "calib/shared_journal.h"
 #include "calib/stage_statistics.h"
 #include "kernels/loss.h"
 #include "runtime/head.h"
@@ -29,6 +30,14 @@ calib::LayerStatistics statistics_from_json(const io::Json& json, const model::M
   calib::LayerStatistics statistics;
   for (const auto& [name, value] : json.items()) statistics.input_amax[tree.find(name)] = value;
   return statistics;
+}
+
+std::string statistics_key(int layer) { return fmt::format("statistics of layer {}", layer); }
+
+std::vector<std::string> statistics_keys(int n_layers) {
+  std::vector<std::string> keys;
+  for (int layer = kOutsideStack; layer < n_layers; ++layer) keys.push_back(statistics_key(layer));
+  return keys;
 }
 
 // What begins with a chunk's forward pass and ends with its backward pass.
@@ -64,7 +73,8 @@ class Measurement {
         groups_(make_groups(tree_)),
         amaxes_(job.weights),
         observed_plan_(plan_of(find_candidate("fp8"), tree_)),
-        observer_(observed_plan_, 0) {
+        observer_(observed_plan_, 0),
+        statistics_journal_(job.journal, replicas_, statistics_keys(n_layers_)) {
     VERNIER_CHECK(job.model.ranks().layout().dp() == replicas_.size());
     for (const Candidate* candidate : job.candidates) {
       VERNIER_CHECK(candidate->is_quantized());
@@ -94,9 +104,6 @@ class Measurement {
   std::string key(int64_t chunk, int layer) const {
     return fmt::format("scores of chunk {}, layer {}", chunk, layer);
   }
-  static std::string statistics_key(int layer) {
-    return fmt::format("statistics of layer {}", layer);
-  }
   const io::Json* find(const std::string& key) const {
     return job_.journal == nullptr ? nullptr : job_.journal->find(key);
   }
@@ -104,18 +111,12 @@ class Measurement {
     if (job_.journal != nullptr) job_.journal->append(key, value);
   }
 
-  // Whether an earlier run saw all of the text. The first replica's journal tells all.
+  // Whether an earlier run saw all of the text.
   bool read_statistics() {
-    io::Json known = io::Json::object();
-    if (replicas_.rank() == 0 && find(statistics_key(kOutsideStack)) != nullptr) {
-      for (int layer = kOutsideStack; layer < n_layers_; ++layer) {
-        known[statistics_key(layer)] = *find(statistics_key(layer));
-      }
-    }
-    known = io::parse_json(replicas_.broadcast(io::dump_json(known), 0), "the statistics");
-    if (known.empty()) return false;
+    if (statistics_journal_.find(statistics_key(kOutsideStack)) == nullptr) return false;
     for (int layer = kOutsideStack; layer < n_layers_; ++layer) {
-      statistics_[layer] = statistics_from_json(known[statistics_key(layer)], tree_);
+      statistics_[layer] =
+          statistics_from_json(*statistics_journal_.find(statistics_key(layer)), tree_);
     }
     return true;
   }
@@ -143,7 +144,7 @@ class Measurement {
     for (int layer = n_layers_ - 1; layer >= kOutsideStack; --layer) {
       statistics_[layer] =
           calib::statistics_of_stage(observer_.layer(layer), tree_, layer, replicas_);
-      if (replicas_.rank() == 0) keep(statistics_key(layer), to_json(statistics_[layer]));
+      statistics_journal_.append(statistics_key(layer), to_json(statistics_[layer]));
     }
   }
 
@@ -307,7 +308,8 @@ class Measurement {
   WeightAmaxes amaxes_;
   quant::QuantPlan observed_plan_;
   calib::AmaxObserver observer_;
-  std::vector<quant::QuantPlan> plans_;  // by candidate
+  calib::SharedJournal statistics_journal_;  // the first replica's
+  std::vector<quant::QuantPlan> plans_;      // by candidate
   Statistics statistics_;
   io::Json own_scores_ = io::Json::object();  // of this replica's chunks, by key
   std::map<size_t, Total> totals_;            // by group
