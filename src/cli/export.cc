@@ -28,7 +28,8 @@ struct Flags {
 };
 
 int run(const Flags& flags, Console& console, const comm::Communicator& world) {
-  const comm::Layout layout(world.size(), flags.ranks.tp, flags.ranks.pp, flags.ranks.ep);
+  const comm::Ranks ranks(
+      world, comm::Layout(world.size(), flags.ranks.tp, flags.ranks.pp, flags.ranks.ep));
   if (!exporting::is_sharded_checkpoint(flags.sharded)) {
     throw Error(ErrorKind::kNotFound,
                 fmt::format("--megatron-load-path: {} holds no vernier.json, expected a sharded "
@@ -47,7 +48,6 @@ int run(const Flags& flags, Console& console, const comm::Communicator& world) {
 
   // Every rank copies its part, whatever the layout that the checkpoint was written in. Copying is
   // quick to repeat: what an interrupted export left is discarded.
-  const comm::Ranks ranks(world, layout);
   StagedOutputs outputs({flags.export_dir}, {{"command", "export"}}, true, ranks);
   options.directory = outputs.staging_path(0);
   const auto make_sink = [&](bool resume) {

@@ -41,6 +41,7 @@ struct Job {
   runtime::Windows windows;      // of all replicas
   runtime::Windows own_windows;  // of this rank's
   runtime::MemoryPlan memory;
+  bool keeps_stage = false;
 };
 
 quant::Recipe resolve_recipe(const QuantizeFlags& flags) {
@@ -53,12 +54,23 @@ quant::Recipe resolve_recipe(const QuantizeFlags& flags) {
   return recipe;
 }
 
+// Whether this rank's stage stays in memory, so that all stages work at once. All ranks agree. A
+// host maps its weights.
+bool can_keep_stage(const Job& job) {
+  const comm::Ranks& ranks = job.setup.ranks;
+  if (ranks.layout().pp() == 1) return false;
+  const Device* device = job.setup.device.get();
+  const int64_t needed = bytes_of_share(job.source) + job.memory.device.total_bytes;
+  const bool fits = device == nullptr || needed <= device->memory().free_bytes / 10 * 9;
+  return comm::least(ranks.world(), fits ? 1 : 0) == 1;
+}
+
 Job prepare(const QuantizeFlags& flags, const RankSetup& setup, PhaseTimes& phases,
             Console& console) {
   const PhaseTimer timer(&phases, "open");
   const comm::Ranks& ranks = setup.ranks;
-  Job job{flags, setup, open_unquantized(flags.model, &ranks), resolve_recipe(flags), {}, {},
-          {},    {}};
+  Job job{flags, setup, open_unquantized(flags.model, &ranks), resolve_recipe(flags), {}, {}, {},
+          {},    false};
   job.plan = quant::make_plan(job.recipe, job.source.model->tree(),
                               {flags.weight_only, flags.unquantizable == "bf16"});
   runtime::JobSize size;
@@ -74,24 +86,14 @@ Job prepare(const QuantizeFlags& flags, const RankSetup& setup, PhaseTimes& phas
       memory_limits(flags.device, job.setup.device.get(), flags.max_memory, setup.of_host));
   job.memory.batch_windows = comm::least(ranks.world(), job.memory.batch_windows);
   if (flags.calibration.batch_size > 0) job.memory.batch_windows = flags.calibration.batch_size;
+  job.keeps_stage = can_keep_stage(job);
   return job;
-}
-
-// Whether this rank's stage stays in memory, so that all stages work at once. All ranks agree. A
-// host maps its weights.
-bool keeps_stage(const Job& job) {
-  const comm::Ranks& ranks = job.setup.ranks;
-  if (ranks.layout().pp() == 1) return false;
-  const Device* device = job.setup.device.get();
-  const int64_t needed = bytes_of_share(job.source) + job.memory.device.total_bytes;
-  const bool fits = device == nullptr || needed <= device->memory().free_bytes / 10 * 9;
-  return comm::least(ranks.world(), fits ? 1 : 0) == 1;
 }
 
 std::string layout_plan_summary(const Job& job) {
   const RankSetup& setup = job.setup;
   const runtime::StageOrder order =
-      keeps_stage(job) ? runtime::StageOrder::kBatchByBatch : runtime::StageOrder::kLayerByLayer;
+      job.keeps_stage ? runtime::StageOrder::kBatchByBatch : runtime::StageOrder::kLayerByLayer;
   runtime::LayoutJob size{.size = {.n_windows = std::ssize(job.windows),
                                    .decodes_weights = decodes_weights(job.source)},
                           .output_bits = job.plan.bits_per_weight()};
@@ -207,7 +209,7 @@ calib::QuantizeReport run_job(const Job& job, StagedOutputs& staged,
   quantize.arithmetic = parse_arithmetic(job.flags.export_arithmetic);
   quantize.journal = staged.journal();
   if (job.setup.ranks.layout().tp() > 1) quantize.whole_weights = whole_weights.get();
-  quantize.stream.is_batch_major = keeps_stage(job);
+  quantize.stream.is_batch_major = job.keeps_stage;
   quantize.progress = &console;
   quantize.phases = &phases;
   return calib::quantize_model(quantize);

@@ -20,10 +20,10 @@ void compute_logits(const model::Model& model, const model::WeightSource& weight
   AnyMatrix own(logits.rows, here.size(), DType::kF32, logits.device);
   head.forward(normed.input(), hook, own);
   // Sums with zeros put the shares side by side.
-  AnyMatrix all = new_zeros(logits.rows, logits.cols, logits.device);
-  copy_matrix(own, all.view().col_range(here.begin, here.size()));
-  ranks.tensor().sum(all.view());
-  copy_matrix(all, logits);
+  VERNIER_CHECK(logits.row_stride == logits.cols);
+  fill_zero(logits.data, logits.device, logits.rows * logits.cols * logits.elem_bytes());
+  copy_matrix(own, logits.col_range(here.begin, here.size()));
+  ranks.tensor().sum(logits);
 }
 
 void visit_head_inputs(const model::Model& model, const model::WeightSource& weights,

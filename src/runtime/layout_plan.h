@@ -9,10 +9,10 @@
 
 #include "comm/layout.h"
 #include "model/model.h"
-#include "runtime/layout_plan_device.h"
 #include "runtime/layout_plan_rates.h"
 #include "runtime/layout_plan_sizes.h"
 #include "runtime/memory_plan.h"
+#include "runtime/planned_device.h"
 
 namespace vernier::runtime {
 

@@ -9,8 +9,8 @@
 #include "base/testing.h"
 #include "comm/unconnected.h"
 #include "model/test_network.h"
-#include "runtime/layout_plan_device.h"
 #include "runtime/layout_plan_search.h"
+#include "runtime/planned_device.h"
 
 namespace vernier::runtime {
 namespace {

@@ -5,6 +5,7 @@
 #include "base/testing.h"
 #include "model/stored_model.h"
 #include "model/test_network.h"
+#include "runtime/planned_device.h"
 
 namespace vernier::runtime {
 namespace {
@@ -100,30 +101,6 @@ TEST_F(LatentPlan, WithoutAForwardPassOnlyAPackedTensorIsHeld) {
   EXPECT_EQ(plan.anonymous_bytes, kPackedBytes);
 }
 
-// A device that only says what it computes in: plans ask for no more where they are given its size.
-class DeviceOfType : public Device {
- public:
-  explicit DeviceOfType(DType compute_dtype) : compute_dtype_(compute_dtype) {}
-
-  std::string name() const override { return "a plan's device"; }
-  DType compute_dtype() const override { return compute_dtype_; }
-  DeviceMemory memory() const override { return {}; }
-  std::byte* allocate(int64_t) override { VERNIER_CHECK(false); }
-  void free(std::byte*) noexcept override {}
-  void* allocate_pinned(int64_t) override { VERNIER_CHECK(false); }
-  void free_pinned(void*) noexcept override {}
-  void copy_from_host(void*, const void*, int64_t) override { VERNIER_CHECK(false); }
-  void copy_to_host(void*, const void*, int64_t) override { VERNIER_CHECK(false); }
-  void copy_pinned(void*, const void*, int64_t) override { VERNIER_CHECK(false); }
-  void copy(void*, const void*, int64_t) override { VERNIER_CHECK(false); }
-  void fill_zero(void*, int64_t) override { VERNIER_CHECK(false); }
-  void synchronize() override {}
-  std::unique_ptr<UploadQueue> new_upload_queue(int) override { VERNIER_CHECK(false); }
-
- private:
-  DType compute_dtype_;
-};
-
 // A tile holds the head, the largest linear, whole: 384 rows of 64.
 TEST_F(LatentPlan, ADevicesTileOfDecodedWeightsIsCounted) {
   const auto device_plan = [&](Device& device, bool decodes_weights) {
@@ -133,13 +110,13 @@ TEST_F(LatentPlan, ADevicesTileOfDecodedWeightsIsCounted) {
         .host_bytes = 1 << 30, .device = &device, .device_bytes = int64_t{1} << 32};
     return plan_memory(*stored_.model, job, limits).device;
   };
-  DeviceOfType bf16(DType::kBF16);
+  PlannedDevice bf16(DType::kBF16);
   const DevicePlan plain = device_plan(bf16, false);
   const DevicePlan packed = device_plan(bf16, true);
   EXPECT_EQ(packed.scratch_bytes - plain.scratch_bytes, 384 * 64 * 2);
   EXPECT_EQ(packed.total_bytes - plain.total_bytes, 384 * 64 * 2);
   // Products in FP32 decode BF16 too.
-  DeviceOfType fp32(DType::kF32);
+  PlannedDevice fp32(DType::kF32);
   EXPECT_EQ(device_plan(fp32, false).scratch_bytes, device_plan(fp32, true).scratch_bytes);
 }
 

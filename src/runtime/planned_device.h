@@ -9,8 +9,10 @@ namespace vernier::runtime {
 // REQUIRES: nothing is allocated or copied.
 class PlannedDevice : public Device {
  public:
+  explicit PlannedDevice(DType compute_dtype = DType::kBF16) : compute_dtype_(compute_dtype) {}
+
   std::string name() const override { return "a planned device"; }
-  DType compute_dtype() const override { return DType::kBF16; }
+  DType compute_dtype() const override { return compute_dtype_; }
   DeviceMemory memory() const override { return {}; }
   std::byte* allocate(int64_t) override { VERNIER_CHECK(!"a device"); }
   void free(std::byte*) noexcept override {}
@@ -23,6 +25,9 @@ class PlannedDevice : public Device {
   void fill_zero(void*, int64_t) override { VERNIER_CHECK(!"a device"); }
   void synchronize() override {}
   std::unique_ptr<UploadQueue> new_upload_queue(int) override { VERNIER_CHECK(!"a device"); }
+
+ private:
+  DType compute_dtype_;
 };
 
 }  // namespace vernier::runtime
