@@ -50,7 +50,7 @@ class Program {
  public:
   int run(int argc, const char* const* argv) {
     try {
-      world_ = comm::open_world();
+      world_ = comm::open_world(complain);
     } catch (const Error& error) {
       complain(error.message());
       return exit_status(error.kind());

@@ -25,8 +25,8 @@ void require_within(std::string_view flag, int64_t size, int64_t world) {
   }
   if (size > world) {
     throw Error(ErrorKind::kInvalidArgument,
-                fmt::format("{} is {}, expected at most {}, the number of ranks that mpirun or "
-                            "srun started",
+                fmt::format("{} is {}, expected at most {}, the number of ranks that were "
+                            "started",
                             flag, size, world));
   }
 }

@@ -118,13 +118,12 @@ TEST(LayoutTest, RejectsSizesThatDoNotFitInOneSentence) {
   };
   const Case cases[] = {
       {16, 3, 2, 1, "16 ranks were started, expected a multiple of 6 (--tp 3 times --pp 2)"},
-      {1, 8, 1, 1,
-       "--tp is 8, expected at most 1, the number of ranks that mpirun or srun started"},
+      {1, 8, 1, 1, "--tp is 8, expected at most 1, the number of ranks that were started"},
       {8, 0, 1, 1, "--tp is 0, expected at least 1"},
       {8, 1, -2, 1, "--pp is -2, expected at least 1"},
       {8, 1, 1, 0, "--ep is 0, expected at least 1"},
       {8, kHuge, 2, 1,
-       "--tp is 9223372036854775807, expected at most 8, the number of ranks that mpirun or srun "
+       "--tp is 9223372036854775807, expected at most 8, the number of ranks that were "
        "started"},
       {8, 2, 2, 3, "--ep is 3, expected a divisor of 4 (the 8 ranks over --pp 2)"},
       {8, 2, 2, 8, "--ep is 8, expected a divisor of 4 (the 8 ranks over --pp 2)"},

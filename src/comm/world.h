@@ -1,7 +1,9 @@
-// The ranks that a launcher (mpirun, srun) started, seen from one of them.
+// The ranks that a launcher (mpirun, srun, torchrun) started, seen from one of them.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <string>
 
 #include "comm/communicator.h"
 
@@ -22,10 +24,14 @@ class World {
   [[noreturn]] virtual void end(int status) = 0;
 };
 
+// Tells the user why all end where no rank is left that fails by itself, since one was killed.
+// Called from any thread, with one sentence, by one rank.
+using Complain = std::function<void(const std::string& sentence)>;
+
 // A launcher's ranks where this process is one of several, else this process alone. Once in a
-// process; calls to it and to its groups come from the thread that opened it. Throws
-// Unsupported where a launcher started several and this build has no MPI, Environment where MPI
-// sees another number of them than the launcher.
-std::unique_ptr<World> open_world();
+// process; calls to it and to its groups come from the thread that opened it. Throws Unsupported
+// where a launcher wants MPI and this build has none, Environment where what the launcher says
+// makes no sense, and what meet() throws (rendezvous.h).
+std::unique_ptr<World> open_world(Complain complain);
 
 }  // namespace vernier::comm

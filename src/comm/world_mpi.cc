@@ -1,6 +1,8 @@
-// The ranks that mpirun or srun started. How they end: every rank that comes to its end, well or
-// not, joins one reduction over a group of its own; it completes only where no rank is left that
-// still computes, or waits for one that has failed.
+// How ranks over MPI end: every rank that comes to its end, well or not, joins one reduction over a
+// group of its own; it completes only where no rank is left that still computes, or waits for one
+// that has failed.
+#include "comm/world_mpi.h"
+
 #include <fmt/format.h>
 
 #include <chrono>
@@ -11,8 +13,6 @@
 
 #include "base/error.h"
 #include "comm/communicator_mpi.h"
-#include "comm/launch.h"
-#include "comm/single_world.h"
 
 namespace vernier::comm {
 namespace {
@@ -108,12 +108,11 @@ void initialize_mpi() {
 
 }  // namespace
 
-std::unique_ptr<World> open_world() {
-  const std::optional<Launch> launch =
-      find_launch([](const char* name) { return std::getenv(name); });
-  if (!launch.has_value()) return single_world();
+bool has_mpi() { return true; }
+
+std::unique_ptr<World> mpi_world(const Launch& launch) {
   initialize_mpi();
-  require_all(*launch);
+  require_all(launch);
   return std::make_unique<MpiWorld>();
 }
 

@@ -1,23 +1,19 @@
-// A build without MPI: one process is all there is.
+// A build without MPI.
 #include <fmt/format.h>
 
-#include <cstdlib>
-
 #include "base/error.h"
-#include "comm/launch.h"
-#include "comm/single_world.h"
+#include "comm/world_mpi.h"
 
 namespace vernier::comm {
 
-std::unique_ptr<World> open_world() {
-  const std::optional<Launch> launch =
-      find_launch([](const char* name) { return std::getenv(name); });
-  if (!launch.has_value()) return single_world();
+bool has_mpi() { return false; }
+
+std::unique_ptr<World> mpi_world(const Launch& launch) {
   throw Error(ErrorKind::kUnsupported,
               fmt::format("{} started this program as one of several processes, which needs MPI, "
                           "but this build has none: install libopenmpi-dev and build again, or "
-                          "start one process",
-                          launch->launcher));
+                          "start them by torchrun or srun",
+                          launch.launcher));
 }
 
 }  // namespace vernier::comm
