@@ -31,14 +31,14 @@ endfunction()
 # One folder under src/ becomes the static library NAME, its *_test.cc the program NAME_test and its
 # *_bench.cc the program NAME_bench; with VERNIER_FUZZ, every X_fuzz.cc the program X_fuzz; with CUDA,
 # its *_cuda_test.cu the program NAME_cuda_test, labelled gpu, and its *_cuda_bench.cc the program
-# NAME_cuda_bench. Tests over MPI and NCCL (*_mpi_test.cc, *_nccl_test.cc) are programs of their own,
-# which their room adds.
+# NAME_cuda_bench. Tests of ranks that a launcher starts (*_launched_test.cc), and over NCCL
+# (*_nccl_test.cc), are programs of their own, which their room adds.
 function(vernier_room name)
   cmake_parse_arguments(ROOM "" "" "USES;LINKS;FLAGS;CUDA_LINKS;CUDA_FLAGS;GENERATED" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS *.cc)
   set(tests ${sources})
   list(FILTER tests INCLUDE REGEX "_test\\.cc$")
-  list(FILTER tests EXCLUDE REGEX "_(mpi|nccl)_test\\.cc$")
+  list(FILTER tests EXCLUDE REGEX "_(launched|nccl)_test\\.cc$")
   set(benches ${sources})
   list(FILTER benches INCLUDE REGEX "_bench\\.cc$")
   set(cuda_benches ${benches})

@@ -79,7 +79,6 @@ TEST_F(PlanJob, RefusesInOneSentence) {
 }
 
 TEST_F(PlanJob, RanksPlanTheirOwnLayout) {
-  if (!has_mpi()) GTEST_SKIP() << "this build has no MPI";
   const Outcome outcome =
       run_ranks(2,
                 {"quantize", "--hf-model-id", tiny_model().string(), "--export-quant-cfg",

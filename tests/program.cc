@@ -50,12 +50,13 @@ pid_t start(const std::vector<std::string>& launcher, const std::vector<std::str
   ::_exit(99);
 }
 
-// mpirun with so many ranks.
-Arguments launcher_of(int n) {
+// The command that starts so many ranks.
+Arguments command_of(Launcher launcher, int n) {
   std::istringstream words(VERNIER_MPIRUN);
-  Arguments launcher{std::istream_iterator<std::string>(words), {}};
-  launcher.push_back(std::to_string(n));
-  return launcher;
+  Arguments command{std::istream_iterator<std::string>(words), {}};
+  if (launcher == Launcher::kTorchrun) command = {(source_dir() / "tests/start_ranks").string()};
+  command.push_back(std::to_string(n));
+  return command;
 }
 
 struct Process {
@@ -90,6 +91,19 @@ std::vector<pid_t> ranks_of(pid_t launcher) {
   return ranks;
 }
 
+int n_running(const std::vector<pid_t>& ranks) {
+  return static_cast<int>(std::ranges::count_if(
+      ranks, [](pid_t rank) { return is_running(process_of(std::to_string(rank))); }));
+}
+
+// mpirun may end a moment before the last of those that it has killed.
+int n_left_after_a_second(const std::vector<pid_t>& ranks) {
+  for (int trial = 0; trial < 100 && n_running(ranks) > 0; ++trial) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return n_running(ranks);
+}
+
 int status_of(int wait_status) {
   return WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 128 + WTERMSIG(wait_status);
 }
@@ -105,14 +119,16 @@ Outcome run(const std::vector<std::string>& args, const fs::path& directory) {
   return {status_of(wait_status), read_file(out), read_file(err)};
 }
 
-bool has_mpi() { return !std::string_view(VERNIER_MPIRUN).empty(); }
+Launcher usual_launcher() {
+  return std::string_view(VERNIER_MPIRUN).empty() ? Launcher::kTorchrun : Launcher::kMpirun;
+}
 
-Outcome run_ranks(int n, const Arguments& args, const fs::path& directory) {
+Outcome run_ranks(int n, const Arguments& args, const fs::path& directory, Launcher launcher) {
   const ScratchDirectory streams;
   const fs::path out = streams.path() / "out";
   const fs::path err = streams.path() / "err";
   int wait_status = 0;
-  ::waitpid(start(launcher_of(n), args, directory, out, err), &wait_status, 0);
+  ::waitpid(start(command_of(launcher, n), args, directory, out, err), &wait_status, 0);
   return {status_of(wait_status), read_file(out), read_file(err)};
 }
 
@@ -122,7 +138,10 @@ RanksKilled run_ranks_and_kill(int n, const Arguments& args, const fs::path& dir
   const ScratchDirectory streams;
   const fs::path out = streams.path() / "out";
   const fs::path err = streams.path() / "err";
-  const pid_t launcher = start(launcher_of(n), args, directory, out, err);
+  const pid_t launcher = start(command_of(usual_launcher(), n), args, directory, out, err);
+  while (std::ssize(ranks_of(launcher)) < n && is_running(process_of(std::to_string(launcher)))) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
   std::this_thread::sleep_for(delay);
   const std::vector<pid_t> ranks = ranks_of(launcher);
   RanksKilled result;
@@ -131,9 +150,7 @@ RanksKilled run_ranks_and_kill(int n, const Arguments& args, const fs::path& dir
   int wait_status = 0;
   ::waitpid(launcher, &wait_status, 0);
   result.seconds_to_end = std::chrono::duration<double>(Clock::now() - start).count();
-  for (const pid_t rank : ranks) {
-    result.n_left += is_running(process_of(std::to_string(rank)));
-  }
+  result.n_left = n_left_after_a_second(ranks);
   result.outcome = {status_of(wait_status), read_file(out), read_file(err)};
   return result;
 }

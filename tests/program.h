@@ -26,17 +26,20 @@ inline Arguments operator+(Arguments left, const Arguments& right) {
 // Runs `vernier args...` in `directory`, on the host where they name no device, and waits for it.
 Outcome run(const Arguments& args, const std::filesystem::path& directory);
 
-// Whether this build starts several ranks.
-bool has_mpi();
-// The same on n ranks, as mpirun starts them.
-Outcome run_ranks(int n, const Arguments& args, const std::filesystem::path& directory);
-// Kills one of n ranks with SIGKILL, the one that `victim` picks of as many, after `delay`. False
-// when all had ended before.
+// What starts ranks: mpirun, or what sets torchrun's variables, which works in every build.
+enum class Launcher { kMpirun, kTorchrun };
+// mpirun in a build with MPI.
+Launcher usual_launcher();
+// The same on n ranks.
+Outcome run_ranks(int n, const Arguments& args, const std::filesystem::path& directory,
+                  Launcher launcher = usual_launcher());
+// Kills one of n ranks with SIGKILL, the one that `victim` picks of as many, `delay` after all
+// have started.
 struct RanksKilled {
-  bool is_killed = false;
+  bool is_killed = false;  // false when all had ended before
   Outcome outcome;
   double seconds_to_end = 0;  // from the kill to the end of all
-  int n_left = 0;             // ranks that still ran then
+  int n_left = 0;             // ranks that still ran a second later
 };
 RanksKilled run_ranks_and_kill(int n, const Arguments& args, const std::filesystem::path& directory,
                                size_t victim, std::chrono::milliseconds delay);

@@ -1,8 +1,9 @@
-// The whole job on several ranks, as mpirun starts them: the files of one rank, one message for one
-// error, and an end for all when one is killed.
+// The whole job on several ranks, as mpirun starts them, or in a build without MPI torchrun: the
+// files of one rank, one message for one error, and an end for all when one is killed.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <random>
 
 #include "base/file.h"
@@ -24,9 +25,6 @@ struct Ranks {
 
 class RanksJob : public ::testing::Test {
  protected:
-  void SetUp() override {
-    if (!has_mpi()) GTEST_SKIP() << "this build has no MPI";
-  }
   Outcome on_one(const Arguments& args) const { return run(args, scratch_.path()); }
   Outcome on(const Ranks& ranks, const Arguments& args) const {
     return run_ranks(ranks.n, args + ranks.flags, scratch_.path());
@@ -67,6 +65,28 @@ TEST_F(RanksJob, WeightsAloneGiveTheFilesOfOneRank) {
     expect_success(on(ranks, args + Arguments{"--export-dir", name}));
     expect_same_files(path("one"), path(name));
   }
+}
+
+TEST_F(RanksJob, RunsAsTorchrunStartsItInEveryBuild) {
+  const Arguments args = quantize("w4a16_nvfp4") + Arguments{"--skip-generate"};
+  expect_success(on_one(args + Arguments{"--export-dir", "one"}));
+  const Outcome outcome =
+      run_ranks(4, args + Arguments{"--tp", "2", "--pp", "2", "--export-dir", "four"},
+                scratch_.path(), Launcher::kTorchrun);
+  expect_success(outcome);
+  EXPECT_THAT(outcome.out, HasSubstr("4 ranks: tp 2, pp 2, ep 1, dp 1"));
+  expect_same_files(path("one"), path("four"));
+}
+
+// A wrong launch never takes itself for one process.
+TEST_F(RanksJob, RefusesAnEnvironmentThatIsHalfTorchruns) {
+  ::setenv("RANK", "0", 1);
+  const Outcome outcome = on_one({"recipes"});
+  ::unsetenv("RANK");
+  EXPECT_EQ(outcome.status, 3);
+  EXPECT_EQ(outcome.err,
+            "vernier: the environment variable WORLD_SIZE is not set, expected the number of "
+            "processes that torchrun started\n");
 }
 
 TEST_F(RanksJob, CalibrationDiffersInScalesOfInputsAlone) {
@@ -171,7 +191,7 @@ TEST_F(RanksJob, OneKilledEndsAllAndTheNextRunGoesOn) {
   expect_success(on(kFour, args + Arguments{"--export-dir", "whole"}));
   std::mt19937 random(static_cast<uint32_t>(::testing::UnitTest::GetInstance()->random_seed()));
   for (int round = 0; round < 2; ++round) {
-    const std::chrono::milliseconds delay(300 + random() % 2000);
+    const std::chrono::milliseconds delay(500 + random() % 2000);
     const RanksKilled killed =
         run_ranks_and_kill(kFour.n, args + kFour.flags + Arguments{"--export-dir", "broken"},
                            scratch_.path(), random(), delay);

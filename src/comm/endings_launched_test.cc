@@ -1,5 +1,5 @@
-// How ranks over MPI end when some of them fail. This program starts itself as three ranks:
-// `endings_mpi_test --as-rank CASE FOLDER` is one of them.
+// How ranks end when some of them fail: `endings_launched_test LAUNCHER ARGUMENTS...` has the
+// launcher start this program as three ranks, each of them `... --as-rank CASE FOLDER`.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -19,6 +19,7 @@ namespace vernier::comm {
 namespace {
 
 constexpr int kRanks = 3;
+std::string launcher;  // "mpirun -np 3"; set by main()
 constexpr char kMessage[] = "shard 1 is cut short";
 
 [[noreturn]] void fail() { throw Error(ErrorKind::kCorrupt, kMessage); }
@@ -60,6 +61,24 @@ const Ending kEndings[] = {
        world.barrier();
      },
      0, -1},
+    {"OneIsKilledWhileOthersCompute",
+     [](const Communicator& world) {
+       if (world.rank() == 1) raise(SIGKILL);
+       std::this_thread::sleep_for(std::chrono::minutes(1));
+     },
+     0, -1},
+    {"TheFirstIsKilled",
+     [](const Communicator& world) {
+       if (world.rank() == 0) raise(SIGKILL);
+       std::this_thread::sleep_for(std::chrono::minutes(1));
+     },
+     0, -1},
+    {"OneFailsWhileOthersCompute",
+     [](const Communicator& world) {
+       if (world.rank() == 1) fail();
+       std::this_thread::sleep_for(std::chrono::minutes(1));
+     },
+     1, 2},
     // Longer than ranks that fail wait for each other.
     {"OneEndsWellAfterOthers",
      [](const Communicator& world) {
@@ -69,7 +88,8 @@ const Ending kEndings[] = {
 };
 
 void run_as_rank(const std::string& name, const std::string& folder) {
-  const std::unique_ptr<World> world = open_world();
+  const std::unique_ptr<World> world =
+      open_world([](const std::string& sentence) { fmt::print(stderr, "{}\n", sentence); });
   std::ofstream(fmt::format("{}/{}", folder, world->all().rank())) << getpid();
   world->all().barrier();
   try {
@@ -92,8 +112,8 @@ struct Outcome {
 Outcome run_ranks(const Ending& ending, const std::string& folder) {
   const auto start = std::chrono::steady_clock::now();
   const std::string program = std::filesystem::read_symlink("/proc/self/exe").string();
-  const std::string command = fmt::format("timeout -k 1 30 {} {} --as-rank {} {} 2>&1",
-                                          VERNIER_MPIRUN, program, ending.name, folder);
+  const std::string command = fmt::format("timeout -k 1 30 {} {} --as-rank {} {} 2>&1", launcher,
+                                          program, ending.name, folder);
   Outcome outcome;
   FILE* pipe = popen(command.c_str(), "r");
   char line[4096];
@@ -156,5 +176,6 @@ int main(int argc, char** argv) {
     return 0;
   }
   ::testing::InitGoogleTest(&argc, argv);
+  for (int i = 1; i < argc; ++i) vernier::comm::launcher += std::string(argv[i]) + ' ';
   return RUN_ALL_TESTS();
 }

@@ -1,5 +1,7 @@
-// Every check over MPI, by each of the ranks that mpirun started.
+// Every check by each of the ranks that a launcher started, over what it has them talk.
 #include <gtest/gtest.h>
+
+#include <string>
 
 #include "comm/communicator_checks.h"
 #include "comm/world.h"
@@ -9,18 +11,18 @@ namespace {
 
 const Communicator* all_ranks = nullptr;  // while main() runs
 
-class MpiTest : public ::testing::TestWithParam<CommunicatorCheck> {};
+class LaunchedTest : public ::testing::TestWithParam<CommunicatorCheck> {};
 
-TEST_P(MpiTest, KeepsTheContract) { GetParam().run(*all_ranks, nullptr); }
+TEST_P(LaunchedTest, KeepsTheContract) { GetParam().run(*all_ranks, nullptr); }
 
-INSTANTIATE_TEST_SUITE_P(All, MpiTest,
+INSTANTIATE_TEST_SUITE_P(All, LaunchedTest,
                          ::testing::ValuesIn(communicator_checks().begin(),
                                              communicator_checks().end()),
                          [](const auto& info) { return std::string(info.param.name); });
 
 int run(int argc, char** argv) {
   ::testing::InitGoogleTest(&argc, argv);
-  const std::unique_ptr<World> world = open_world();
+  const std::unique_ptr<World> world = open_world([](const std::string&) {});
   all_ranks = &world->all();
   return RUN_ALL_TESTS();
 }
