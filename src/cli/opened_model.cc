@@ -88,17 +88,10 @@ int64_t safetensors_bytes(const std::filesystem::path& directory) {
 }
 
 int64_t bytes_of_share(const model::StoredModel& stored) {
-  const model::ModuleTree& tree = stored.model->tree();
   const comm::Place& place = stored.model->ranks().place();
-  const comm::Range layers = model::layers_here(*stored.model);
-  const auto is_here = [&](const model::Module& module) {
-    return (module.layer < 0 || layers.holds(module.layer)) &&
-           (module.expert < 0 ||
-            comm::part_of(tree.n_experts(module.layer), place.expert).holds(module.expert));
-  };
   int64_t bytes = 0;
-  for (const model::Module& module : tree.modules()) {
-    if (!module.has_matrix() || !is_here(module)) continue;
+  for (const model::Module& module : stored.model->tree().modules()) {
+    if (!module.has_matrix() || !model::is_here(*stored.model, module)) continue;
     const auto [n, k] = share_of(module, place.tensor);
     bytes += formats::packed_bytes(*stored.weights->linear(module).packed.format, n, k);
   }

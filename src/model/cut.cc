@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/error.h"
@@ -91,6 +92,13 @@ int64_t kept_size(const Cut& cut, comm::Share share) {
   int64_t size = 0;
   for (const comm::Range& range : kept_ranges(cut, share)) size += range.size();
   return size;
+}
+
+comm::Share holder_of_outputs(const Cut& cut, comm::Share share) {
+  if (cut.kind == CutKind::kColumns) return share;
+  if (cut.kind != CutKind::kRows || !cut.repeats) return {};
+  const int64_t n_holders = std::max<int64_t>(share.count / (cut.segments.front() / cut.unit), 1);
+  return {share.index % n_holders, n_holders};
 }
 
 Tensor cut_tensor(const TensorView& tensor, const Cut& cut, comm::Share share) {

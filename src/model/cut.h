@@ -36,6 +36,10 @@ std::vector<comm::Range> kept_ranges(const Cut& cut, comm::Share share);
 // How long the cut dimension is for the share.
 int64_t kept_size(const Cut& cut, comm::Share share);
 
+// This share among those that have the same outputs of a linear: of a row that ranks hold in
+// common, or all of a linear that is cut by columns, whose partial sums make one output.
+comm::Share holder_of_outputs(const Cut& cut, comm::Share share);
+
 // A host tensor's share, as a copy. REQUIRES: a cut by rows or columns, of whole bytes.
 Tensor cut_tensor(const TensorView& tensor, const Cut& cut, comm::Share share);
 

@@ -16,25 +16,32 @@ namespace vernier::model {
 // dLoss/dx of one matrix x, for each of the losses that run backward together.
 using Gradients = std::span<const AnyMatrixView>;
 
-// One linear in a backward pass. g_y is only read.
+// One linear in a backward pass. g_y is only read. Tensor ranks see their shares: of a linear cut
+// by rows a range of the outputs, which neighbours may hold in common (holder_of_outputs); of one
+// cut by columns a part y of a sum over the ranks, and the gradient of the sum; of one that they
+// hold whole their part of the tokens.
 struct LinearPass {
   const Module& module;
   ConstAnyMatrixView x;  // [tokens, k], of an expert only its own tokens
   ConstAnyMatrixView y;  // [tokens, n], what the forward pass made of x; empty unless wanted
   Gradients g_y;
+  int64_t first_row = 0;  // of the layer's input, that x begins with; not said of an expert
 };
 
 // All routed experts of a layer as one map from tokens to what they add to the mixer's output.
+// Tensor ranks see their part of the tokens, maybe in several passes. Ranks that share out the
+// experts see as many passes, maybe without a token, and must make the same calls of `run`.
 struct ExpertsPass {
-  // The two projections of every expert, in order.
+  // The two projections of every expert here, in order.
   std::vector<const Module*> up, down;
-  ConstAnyMatrixView y;  // FP32 [tokens, hidden_size]; empty unless wanted
-  Gradients g_y;         // of y
-  // The same map with other weights for the experts, in order, for some of the tokens (empty: all);
-  // routing and latent projections stay. y, FP32, is overwritten.
+  int64_t first_row = 0;  // of the layer's input, that y begins with
+  ConstAnyMatrixView y;   // FP32 [tokens, hidden_size]; empty unless wanted
+  Gradients g_y;          // of y
+  // The same map with other weights for the experts, in order, for some of the tokens, counted from
+  // first_row (null: all); routing and latent projections stay. y, FP32, is overwritten.
   std::function<void(std::span<const kernels::GroupWeight> up,
-                     std::span<const kernels::GroupWeight> down, VectorView<const int32_t> tokens,
-                     AnyMatrixView y)>
+                     std::span<const kernels::GroupWeight> down,
+                     const VectorView<const int32_t>* tokens, AnyMatrixView y)>
       run;
 };
 

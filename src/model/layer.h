@@ -37,7 +37,8 @@ class Layer {
   // rows of `hidden`, the layer's input as forward() was given it. `g_hidden`, FP32, holds for each
   // loss the gradient of the layer's output and then that of its input. What the gradients need of
   // the forward pass is computed again. All rows run at once, so that the caller's batches bound
-  // the temporaries. `hook` may be null. REQUIRES: an unquantized cache.
+  // the temporaries. Ranks that share out experts make as many calls, without rows where they have
+  // none. `hook` may be null. REQUIRES: an unquantized cache.
   virtual void backward(ConstAnyMatrixView hidden, std::span<const int64_t> n_tokens,
                         Gradients g_hidden, GradientHook* hook) const = 0;
 };

@@ -49,4 +49,12 @@ comm::Range layers_here(const Model& model) {
   return stage_layers(model.tree(), model.ranks().place().pipeline);
 }
 
+bool is_here(const Model& model, const Module& module) {
+  if (module.layer < 0) return true;
+  if (!layers_here(model).holds(module.layer)) return false;
+  const int64_t n_experts = model.tree().n_experts(module.layer);
+  return module.expert < 0 ||
+         comm::part_of(n_experts, model.ranks().place().expert).holds(module.expert);
+}
+
 }  // namespace vernier::model

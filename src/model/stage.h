@@ -13,4 +13,8 @@ comm::Range stage_layers(const ModuleTree& tree, comm::Share pipeline);
 // Those of this rank.
 comm::Range layers_here(const Model& model);
 
+// Whether this rank runs the module, or a share of it: one of its layers', and no other ranks'
+// expert. Of those outside the stack all are, since ends of the network may need either.
+bool is_here(const Model& model, const Module& module);
+
 }  // namespace vernier::model

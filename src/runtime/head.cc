@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "model/layers/linear_site.h"
+#include "model/whole_output.h"
 
 namespace vernier::runtime {
 
@@ -13,17 +14,11 @@ void compute_logits(const model::Model& model, const model::WeightSource& weight
   const auto codes = hook == nullptr ? head.input_codes(hidden.rows) : std::nullopt;
   model::LinearInputRoom normed(hidden.rows, hidden.cols, hidden.device, codes);
   model.final_norm(hidden, weights, normed.rule, normed.values);
-  const comm::Ranks& ranks = model.ranks();
-  if (ranks.tensor().size() == 1) return head.forward(normed.input(), hook, logits);
-  const model::Cut& cut = model.head().tensors.front().cut;
-  const comm::Range here = model::kept_ranges(cut, ranks.place().tensor).front();
-  AnyMatrix own(logits.rows, here.size(), DType::kF32, logits.device);
+  const comm::Communicator& tensor = model.ranks().tensor();
+  if (tensor.size() == 1) return head.forward(normed.input(), hook, logits);
+  AnyMatrix own(logits.rows, head.n(), DType::kF32, logits.device);
   head.forward(normed.input(), hook, own);
-  // Sums with zeros put the shares side by side.
-  VERNIER_CHECK(logits.row_stride == logits.cols);
-  fill_zero(logits.data, logits.device, logits.rows * logits.cols * logits.elem_bytes());
-  copy_matrix(own, logits.col_range(here.begin, here.size()));
-  ranks.tensor().sum(logits);
+  model::gather_outputs(own, model.head(), tensor, logits);
 }
 
 void visit_head_inputs(const model::Model& model, const model::WeightSource& weights,

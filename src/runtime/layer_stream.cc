@@ -34,13 +34,10 @@ class Pass {
         windows_(windows),
         options_(options),
         layers_(model::layers_here(model)),
-        batches_(make_batches(windows, options.batch_windows)),
+        batches_(make_batches(windows, options.batch_windows, model.ranks())),
         hidden_(n_tokens(windows), model.hidden_size(), options.placement, options.spill_directory,
                 weights.device()),
-        progress_{options.label, 0, n_tokens(windows), "tokens"} {
-    const int64_t n_batches = most_batches();
-    batches_.resize(static_cast<size_t>(n_batches), {.first_row = n_tokens(windows)});
-  }
+        progress_{options.label, 0, n_tokens(windows), "tokens"} {}
 
   HiddenStore run() {
     advise_layer(model_, weights_, first_layer(), &model::WeightSource::will_need);
@@ -52,13 +49,6 @@ class Pass {
   const comm::Communicator& pipeline() const { return model_.ranks().pipeline(); }
   int first_layer() const { return static_cast<int>(layers_.begin); }
   int end_layer() const { return static_cast<int>(layers_.end); }
-
-  // Replicas that exchange tokens run as many batches; others need not know of each other.
-  int64_t most_batches() const {
-    const int64_t own = std::ssize(batches_);
-    const comm::Ranks& ranks = model_.ranks();
-    return ranks.expert().size() == 1 ? own : comm::largest(ranks.stage(), own);
-  }
 
   void run_layer_by_layer() {
     for (const Batch& batch : batches_) take_in(batch);

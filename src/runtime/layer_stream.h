@@ -29,7 +29,7 @@ class LayerVisitor {
   virtual void on_layer_done(int layer) = 0;
 };
 
-// The input of every layer, one store a layer, each of all tokens.
+// The input of every layer, one store a layer, each of all tokens; of other stages' layers none.
 using LayerInputs = std::vector<HiddenStore>;
 
 struct StreamOptions {

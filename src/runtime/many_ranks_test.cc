@@ -7,8 +7,10 @@
 #include "comm/test_layouts.h"
 #include "comm/thread_ranks.h"
 #include "kernels/linear.h"
+#include "kernels/loss.h"
 #include "model/stored_model.h"
 #include "model/test_network.h"
+#include "runtime/backward_stream.h"
 #include "runtime/generator.h"
 #include "runtime/head.h"
 #include "runtime/layer_stream.h"
@@ -88,6 +90,46 @@ TEST_P(ManyRanks, LogitsAreThoseOfOneRank) {
                           expected.view().row_range(first, n_tokens(own)), "logits");
     });
   }
+}
+
+// Of two losses at once, what reaches the first layer's input: through every layer's backward pass.
+TEST_P(ManyRanks, GradientsAreThoseOfOneRank) {
+  const std::vector<int32_t> ids = golden_ids("input_ids");
+  const Windows windows = {{ids.begin(), ids.begin() + 40},
+                           {ids.begin() + 40, ids.begin() + 65},
+                           {ids.begin() + 65, ids.begin() + 100}};
+  const auto gradients_of = [](const model::Model& model, const model::WeightSource& weights,
+                               const Windows& own, int64_t first_token) {
+    LayerInputs inputs;
+    for (size_t layer = 0; layer < model.tree().layers().size(); ++layer) {
+      inputs.emplace_back(n_tokens(own), model.hidden_size(), HiddenPlacement::kMemory, ".");
+    }
+    const HiddenStore hidden =
+        stream_layers(model, weights, own, {.batch_windows = 1, .inputs = &inputs});
+    HiddenStore gradients(n_tokens(own), 2 * model.hidden_size(), HiddenPlacement::kMemory, ".");
+    const auto probe = [&](uint64_t seed) {
+      return [seed, first_token](int64_t first, ConstAnyMatrixView logits, AnyMatrixView g) {
+        kernels::fisher_probe(logits, seed, static_cast<uint64_t>(first_token + first), 1.0f, g);
+      };
+    };
+    const std::vector<LossGradient> losses = {probe(1), probe(2)};
+    backward_from_logits(model, weights, hidden, losses, gradients, {});
+    stream_layers_backward(model, weights, own, inputs, gradients, {.batch_windows = 1});
+    return gradients;
+  };
+  const model::StoredModel one = model::open_checkpoint(directory());
+  const HiddenStore expected = gradients_of(*one.model, *one.weights, windows, 0);
+
+  run([&](const comm::Ranks& ranks, const model::StoredModel& stored,
+          const model::WeightSource& weights) {
+    const comm::Range here = comm::part_of(std::ssize(windows), ranks.place().data);
+    const Windows own(windows.begin() + here.begin, windows.begin() + here.end);
+    const int64_t first = n_tokens({windows.begin(), windows.begin() + here.begin});
+    const HiddenStore gradients = gradients_of(*stored.model, weights, own, first);
+    if (!ranks.is_first_stage() || own.empty()) return;
+    model::expect_close(gradients.view().host(),
+                        expected.view().row_range(first, n_tokens(own)).host(), "gradients");
+  });
 }
 
 TEST_P(ManyRanks, GreedyTextIsThatOfOneRank) {

@@ -6,7 +6,8 @@
 
 namespace vernier::runtime {
 
-std::vector<Batch> make_batches(const Windows& windows, int64_t batch_windows) {
+std::vector<Batch> make_batches(const Windows& windows, int64_t batch_windows,
+                                const comm::Ranks& ranks) {
   VERNIER_CHECK(batch_windows > 0);
   std::vector<Batch> batches;
   int64_t row = 0;
@@ -20,6 +21,11 @@ std::vector<Batch> make_batches(const Windows& windows, int64_t batch_windows) {
     }
     row += batch.n_rows;
     batches.push_back(std::move(batch));
+  }
+  // Others need not know of each other.
+  if (ranks.expert().size() > 1) {
+    const int64_t n_batches = comm::largest(ranks.stage(), std::ssize(batches));
+    batches.resize(static_cast<size_t>(n_batches), {.first_row = row});
   }
   return batches;
 }

@@ -20,7 +20,10 @@ struct Batch {
   std::vector<int64_t> lengths = {};
 };
 
-std::vector<Batch> make_batches(const Windows& windows, int64_t batch_windows);
+// Of this rank's windows. Replicas that share out experts make as many, the last of them empty
+// where a replica has fewer windows: all call this at the same time.
+std::vector<Batch> make_batches(const Windows& windows, int64_t batch_windows,
+                                const comm::Ranks& ranks);
 
 // Passes a hint on for every module of a layer; a layer that is not there is passed over.
 void advise_layer(const model::Model& model, const model::WeightSource& weights, int layer,

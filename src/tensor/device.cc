@@ -25,6 +25,7 @@ void copy_bytes(void* to, Device* to_device, const void* from, Device* from_devi
 }
 
 void fill_zero(void* to, Device* device, int64_t bytes) {
+  if (bytes == 0) return;
   if (device == nullptr) {
     std::memset(to, 0, static_cast<size_t>(bytes));
   } else {

@@ -93,8 +93,8 @@ void attend(const kernels::AttentionShape& shape, const formats::Format* format,
 }  // namespace
 
 Attention::Attention(const kernels::AttentionShape& shape, const AttentionSite& site,
-                     Weights weights, Device* device)
-    : shape_(shape), site_(&site), weights_(std::move(weights)), device_(device) {
+                     Weights weights, const comm::Communicator& tensor, Device* device)
+    : shape_(shape), site_(&site), weights_(std::move(weights)), tensor_(tensor), device_(device) {
   if (device == nullptr || weights_.kv_rule.format == nullptr) return;
   shape_.k_scale = weights_.kv_rule.k_scale;
   shape_.v_scale = weights_.kv_rule.v_scale;

@@ -1,6 +1,7 @@
 // Causal grouped-query attention without biases or any position code, over a growing KV cache.
 #pragma once
 
+#include "comm/communicator.h"
 #include "kernels/attention.h"
 #include "model/layers/linear_site.h"
 #include "model/layers/mixer.h"
@@ -17,9 +18,10 @@ class Attention : public Mixer {
     KvRule kv_rule;
   };
 
-  // Runs on `device`. `site` must outlive the mixer.
+  // Runs on `device`, its heads shared out to the tensor ranks. `site` and `tensor` must outlive
+  // the mixer.
   Attention(const kernels::AttentionShape& shape, const AttentionSite& site, Weights weights,
-            Device* device);
+            const comm::Communicator& tensor, Device* device);
 
   std::unique_ptr<LayerState> new_state() const override;
   std::optional<kernels::InputCodes> input_codes(int64_t n_tokens) const override;
@@ -29,9 +31,14 @@ class Attention : public Mixer {
                 Gradients g_y, GradientHook* hook, Gradients g_u) const override;
 
  private:
+  // From g_y, the gradient of new keys or values, adds to g_u and shows the projection.
+  void backward_kv(const LinearSite& projection, ConstAnyMatrixView u, ConstAnyMatrixView y,
+                   Gradients g_y, GradientHook* hook, Gradients g_u) const;
+
   kernels::AttentionShape shape_;
   const AttentionSite* site_;
   Weights weights_;
+  const comm::Communicator& tensor_;
   Device* device_;
 };
 

@@ -6,6 +6,7 @@
 #include "kernels/elementwise.h"
 #include "model/layers/attention.h"
 #include "model/layers/gradient_set.h"
+#include "model/whole_output.h"
 
 namespace vernier::model {
 namespace {
@@ -56,10 +57,31 @@ void Attention::backward(ConstAnyMatrixView u, std::span<const kernels::Sequence
                                        g_q[loss], g_k[loss], g_v[loss]);
   }
   weights_.q_proj.backward(u, q, g_q, hook, g_u);
-  const GradientSet part(n_losses, n_tokens, u.cols, DType::kF32, device_);
-  weights_.k_proj.backward(u, k, g_k, hook, part);
-  add(part, g_u);
-  weights_.v_proj.backward(u, v, g_v, hook, part);
+  backward_kv(weights_.k_proj, u, k, g_k, hook, g_u);
+  backward_kv(weights_.v_proj, u, v, g_v, hook, g_u);
+}
+
+void Attention::backward_kv(const LinearSite& projection, ConstAnyMatrixView u,
+                            ConstAnyMatrixView y, Gradients g_y, GradientHook* hook,
+                            Gradients g_u) const {
+  const GradientSet part(g_y.size(), u.rows, u.cols, DType::kF32, device_);
+  const Module& module = projection.module();
+  const comm::Share holder =
+      holder_of_outputs(module.tensors.front().cut, {tensor_.rank(), tensor_.size()});
+  if (holder.count == 1) {
+    projection.backward(u, y, g_y, hook, part);
+    return add(part, g_u);
+  }
+  // Ranks that hold a head in common have the gradients that their own queries give it.
+  const GradientSet whole(g_y.size(), u.rows, module.n, DType::kF32, device_);
+  const comm::Range here = own_outputs(module, tensor_);
+  std::vector<AnyMatrixView> own;
+  for (size_t loss = 0; loss < g_y.size(); ++loss) {
+    gather_outputs(g_y[loss], module, tensor_, whole[loss]);
+    own.push_back(whole[loss].col_range(here.begin, here.size()));
+  }
+  if (holder.index > 0) return projection.show(u, y, own, hook);
+  projection.backward(u, y, own, hook, part);
   add(part, g_u);
 }
 

@@ -25,9 +25,9 @@ void LinearSite::forward(const LinearInput& input, SiteHook* hook, AnyMatrixView
   kernels::linear_of_codes(input.x, weight_.packed, weight_.input, y);
 }
 
-void LinearSite::show(ConstAnyMatrixView x, ConstAnyMatrixView y, Gradients g_y,
-                      GradientHook* hook) const {
-  if (hook != nullptr) hook->on_linear({*module_, x, y, g_y});
+void LinearSite::show(ConstAnyMatrixView x, ConstAnyMatrixView y, Gradients g_y, GradientHook* hook,
+                      int64_t first_row) const {
+  if (hook != nullptr) hook->on_linear({*module_, x, y, g_y, first_row});
 }
 
 void LinearSite::backward(ConstAnyMatrixView x, ConstAnyMatrixView y, Gradients g_y,

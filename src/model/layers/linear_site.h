@@ -58,7 +58,8 @@ class LinearSite {
   void backward(ConstAnyMatrixView x, ConstAnyMatrixView y, Gradients g_y, GradientHook* hook,
                 Gradients g_x) const;
   // Shows a backward pass to the hook, which may be null.
-  void show(ConstAnyMatrixView x, ConstAnyMatrixView y, Gradients g_y, GradientHook* hook) const;
+  void show(ConstAnyMatrixView x, ConstAnyMatrixView y, Gradients g_y, GradientHook* hook,
+            int64_t first_row = 0) const;
   // What forward() computes with, for products of many sites at once.
   kernels::GroupWeight weight() const { return {weight_.packed, weight_.input}; }
   const Module& module() const { return *module_; }

@@ -42,8 +42,9 @@ class Mixer {
   virtual void forward(const LinearInput& u, std::span<const SequenceRows> sequences,
                        SiteHook* hook, AnyMatrixView y) const = 0;
 
-  // From g_y, FP32, the gradients g_u of u, FP32, overwritten. `sequences` covers the rows with
-  // whole sequences in order. `hook` may be null.
+  // From g_y, FP32, the gradients g_u of u, FP32, overwritten: of several tensor ranks, this rank's
+  // part of a sum over them. `sequences` covers the rows with whole sequences in order. `hook` may
+  // be null.
   virtual void backward(ConstAnyMatrixView u, std::span<const kernels::SequenceSpan> sequences,
                         Gradients g_y, GradientHook* hook, Gradients g_u) const = 0;
 };

@@ -49,7 +49,6 @@ class Moe : public Mixer {
   void forward(const LinearInput& u, std::span<const SequenceRows> sequences, SiteHook* hook,
                AnyMatrixView y) const override;
   int64_t common_pieces(int64_t n_pieces) const override;
-  // REQUIRES: one rank.
   void backward(ConstAnyMatrixView u, std::span<const kernels::SequenceSpan> sequences,
                 Gradients g_y, GradientHook* hook, Gradients g_u) const override;
 
@@ -92,11 +91,24 @@ class Moe : public Mixer {
 
   // A backward pass after its routing.
   struct Pass;
+  // A batch of experts on its way back.
+  struct Tape;
+  // What reaches these rows through the router and the experts, added to g_u.
+  void add_routed_gradient(ConstAnyMatrixView u, int64_t first_row, Gradients g_y,
+                           GradientHook* hook, Gradients g_u) const;
   // Adds to g_u what reaches it through the experts, and fills the gradients of the routing's
   // weights.
   void backward_routed(const Pass& pass, Gradients g_u) const;
-  void backward_batch(const Pass& pass, ConstAnyMatrixView z, const ExpertBatch& batch,
-                      Gradients g_r, AnyMatrixView r, Gradients g_z) const;
+  // The experts alone: r += their weighted sum over z, g_z += its gradient, from that of r.
+  void backward_experts(const Pass& pass, ConstAnyMatrixView z, Gradients g_r, AnyMatrixView r,
+                        Gradients g_z) const;
+  // The same over experts of all ranks.
+  void backward_experts_of_ranks(const Pass& pass, ConstAnyMatrixView z, Gradients g_r,
+                                 AnyMatrixView r, Gradients g_z) const;
+  // A batch of experts over their tokens, the rows of input, and back.
+  Tape run_batch_for_gradient(ConstAnyMatrixView input, const ExpertBatch& batch) const;
+  void backward_batch(const Tape& tape, GradientHook* hook, Gradients g_output,
+                      Gradients g_input) const;
   void backward_router(const Pass& pass, ConstAnyMatrixView logits, Gradients g_u) const;
   void show_experts(const Pass& pass, ConstAnyMatrixView y) const;
 

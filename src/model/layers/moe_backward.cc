@@ -9,6 +9,7 @@
 #include "kernels/grouped_linear.h"
 #include "kernels/linear_backward.h"
 #include "kernels/router_backward.h"
+#include "model/layers/expert_exchange.h"
 #include "model/layers/gradient_set.h"
 #include "model/layers/moe.h"
 
@@ -16,6 +17,7 @@ namespace vernier::model {
 
 struct Moe::Pass {
   ConstAnyMatrixView u;
+  int64_t first_row;  // of all that the layer was given, that u begins with
   const kernels::Routing& routing;
   const kernels::ExpertGroups& groups;
   Gradients g_y;
@@ -23,6 +25,14 @@ struct Moe::Pass {
   std::vector<Vector<float>>& g_weights;  // of the routing's weights, for each loss
 
   bool wants_outputs() const { return hook != nullptr && hook->wants_outputs(); }
+};
+
+struct Moe::Tape {
+  ExpertBatch batch;
+  ConstAnyMatrixView input;
+  AnyMatrix projected;
+  AnyMatrix inner;  // squared_relu(projected)
+  AnyMatrix output;
 };
 
 namespace {
@@ -45,16 +55,24 @@ void show_each(GradientHook* hook, const std::vector<SquaredReluMlp>& experts,
 
 void Moe::backward(ConstAnyMatrixView u, std::span<const kernels::SequenceSpan> /*sequences*/,
                    Gradients g_y, GradientHook* hook, Gradients g_u) const {
-  VERNIER_CHECK(ranks_.tensor().size() == 1 && ranks_.expert().size() == 1);
+  if (u.rows > 0) weights_.shared.backward(u, g_y, hook, g_u);
+  for (const comm::Range& rows : routed_rows(u.rows, nullptr)) {
+    add_routed_gradient(u.row_range(rows.begin, rows.size()), rows.begin,
+                        row_range(g_y, rows.begin, rows.size()), hook,
+                        row_range(g_u, rows.begin, rows.size()));
+  }
+}
+
+void Moe::add_routed_gradient(ConstAnyMatrixView u, int64_t first_row, Gradients g_y,
+                              GradientHook* hook, Gradients g_u) const {
   const auto [logits, routing, groups] = route(u);
   std::vector<Vector<float>> g_weights;
   for (size_t loss = 0; loss < g_y.size(); ++loss) {
     g_weights.emplace_back(u.rows * routing.top_k, device_);
   }
-  const Pass pass{u, routing, groups, g_y, hook, g_weights};
-  weights_.shared.backward(u, g_y, hook, g_u);
+  const Pass pass{u, first_row, routing, groups, g_y, hook, g_weights};
   backward_routed(pass, g_u);
-  backward_router(pass, logits, g_u);
+  if (u.rows > 0) backward_router(pass, logits, g_u);
 }
 
 void Moe::backward_routed(const Pass& pass, Gradients g_u) const {
@@ -68,7 +86,7 @@ void Moe::backward_routed(const Pass& pass, Gradients g_u) const {
   std::optional<GradientSet> latent_g_r;
   if (latent != nullptr) {
     latent_z = new_activation(n_tokens, width, device_);
-    latent->fc1.forward(pass.u, nullptr, latent_z);
+    if (n_tokens > 0) latent->fc1.forward(pass.u, nullptr, latent_z);
     z = latent_z;
     latent_g_r.emplace(n_losses, n_tokens, width, DType::kF32, device_);
     latent->fc2.backward({}, {}, pass.g_y, nullptr, *latent_g_r);
@@ -81,66 +99,131 @@ void Moe::backward_routed(const Pass& pass, Gradients g_u) const {
   for (size_t loss = 0; loss < n_losses; ++loss) {
     fill_zero(g_z[loss].data, device_, n_tokens * width * g_z[loss].elem_bytes());
   }
-  for (const ExpertBatch& batch : expert_batches(pass.groups.begin, expert_batch_pairs(device_))) {
-    backward_batch(pass, z, batch, g_r, r, g_z);
+  if (ranks_.expert().size() > 1) {
+    backward_experts_of_ranks(pass, z, g_r, r, g_z);
+  } else {
+    backward_experts(pass, z, g_r, r, g_z);
   }
 
   if (latent == nullptr) {
-    add(g_z, g_u);
+    if (n_tokens > 0) add(g_z, g_u);
     if (pass.wants_outputs()) show_experts(pass, r);
     return;
   }
   AnyMatrix y;
   if (pass.wants_outputs()) {
     y = AnyMatrix(n_tokens, latent->fc2.n(), DType::kF32, device_);
-    latent->fc2.forward(r, nullptr, y);
+    if (n_tokens > 0) latent->fc2.forward(r, nullptr, y);
     show_experts(pass, y);
   }
-  latent->fc2.show(r, y, pass.g_y, pass.hook);
+  if (n_tokens == 0) return;
+  latent->fc2.show(r, y, pass.g_y, pass.hook, pass.first_row);
+  latent->fc1.show(pass.u, z, g_z, pass.hook, pass.first_row);
   const GradientSet part(n_losses, n_tokens, pass.u.cols, DType::kF32, device_);
-  latent->fc1.backward(pass.u, z, g_z, pass.hook, part);
+  latent->fc1.backward({}, {}, g_z, nullptr, part);
   add(part, g_u);
 }
 
-void Moe::backward_batch(const Pass& pass, ConstAnyMatrixView z, const ExpertBatch& batch,
-                         Gradients g_r, AnyMatrixView r, Gradients g_z) const {
-  const int64_t first_pair = batch.first_pair;
-  const int64_t n_pairs = batch.n_pairs;
-  const std::vector<int64_t>& begin = batch.begin;
-  const auto up = std::span(up_).subspan(batch.first, batch.last - batch.first);
-  const auto down = std::span(down_).subspan(batch.first, batch.last - batch.first);
-  const int64_t inner_width = up_.front().weight.n;
+void Moe::backward_experts(const Pass& pass, ConstAnyMatrixView z, Gradients g_r, AnyMatrixView r,
+                           Gradients g_z) const {
+  for (const ExpertBatch& batch : expert_batches(pass.groups.begin, expert_batch_pairs(device_))) {
+    AnyMatrix input = new_activation(batch.n_pairs, z.cols, device_);
+    kernels::gather_rows(z, pass.groups.tokens.view().part(batch.first_pair, batch.n_pairs), input);
+    const Tape tape = run_batch_for_gradient(input, batch);
+    kernels::combine_experts(tape.output, batch.first_pair, pass.groups, pass.routing, r);
+    const GradientSet g_output =
+        GradientSet::of_activation(g_r.size(), batch.n_pairs, r.cols, device_);
+    const GradientSet g_input =
+        GradientSet::of_activation(g_r.size(), batch.n_pairs, z.cols, device_);
+    for (size_t loss = 0; loss < g_r.size(); ++loss) {
+      kernels::combine_experts_backward(g_r[loss], batch.first_pair, pass.groups, pass.routing,
+                                        tape.output, g_output[loss], pass.g_weights[loss]);
+    }
+    backward_batch(tape, pass.hook, g_output, g_input);
+    for (size_t loss = 0; loss < g_r.size(); ++loss) {
+      kernels::gather_rows_backward(g_input[loss], batch.first_pair, pass.groups,
+                                    pass.routing.top_k, g_z[loss]);
+    }
+  }
+}
 
-  AnyMatrix input = new_activation(n_pairs, z.cols, device_);
-  kernels::gather_rows(z, pass.groups.tokens.view().part(first_pair, n_pairs), input);
-  AnyMatrix projected = new_activation(n_pairs, inner_width, device_);
-  kernels::grouped_linear(input, begin, up, projected);
-  AnyMatrix inner = new_activation(n_pairs, inner_width, device_);
-  copy_matrix(projected, inner);
-  kernels::squared_relu(inner);
-  AnyMatrix output = new_activation(n_pairs, r.cols, device_);
-  kernels::grouped_linear(inner, begin, down, output);
-  kernels::combine_experts(output, first_pair, pass.groups, pass.routing, r);
-
+// The exchange bounds how many pairs there are, so that the tapes of all batches may be kept.
+void Moe::backward_experts_of_ranks(const Pass& pass, ConstAnyMatrixView z, Gradients g_r,
+                                    AnyMatrixView r, Gradients g_z) const {
   const size_t n_losses = g_r.size();
-  const GradientSet g_output =
-      GradientSet::of_activation(n_losses, n_pairs, output.cols(), device_);
-  const GradientSet g_inner = GradientSet::of_activation(n_losses, n_pairs, inner_width, device_);
-  const GradientSet g_input = GradientSet::of_activation(n_losses, n_pairs, z.cols, device_);
-  for (size_t loss = 0; loss < n_losses; ++loss) {
-    kernels::combine_experts_backward(g_r[loss], first_pair, pass.groups, pass.routing, output,
-                                      g_output[loss], pass.g_weights[loss]);
-    kernels::grouped_input_gradient(g_output[loss], begin, down, g_inner[loss]);
+  const int64_t n_own = pass.groups.tokens.size();
+  const ExpertExchange exchange(ranks_.expert(), pass.groups, device_);
+  AnyMatrix own = new_activation(n_own, z.cols, device_);
+  if (n_own > 0) kernels::gather_rows(z, pass.groups.tokens, own);
+  const AnyMatrix input = exchange.deliver(own);
+  AnyMatrix output = new_activation(input.rows(), r.cols, device_);
+  std::vector<Tape> tapes;
+  for (const ExpertBatch& batch : expert_batches(exchange.begin(), expert_batch_pairs(device_))) {
+    const Tape& tape = tapes.emplace_back(
+        run_batch_for_gradient(input.view().row_range(batch.first_pair, batch.n_pairs), batch));
+    copy_matrix(tape.output, output.view().row_range(batch.first_pair, batch.n_pairs));
   }
-  show_each(pass.hook, weights_.experts, &SquaredReluMlp::down, batch.first, begin, inner, output,
+  const AnyMatrix returned = exchange.bring_back(output);
+  if (n_own > 0) kernels::combine_experts(returned, 0, pass.groups, pass.routing, r);
+
+  std::vector<AnyMatrix> g_output;
+  const GradientSet g_input =
+      GradientSet::of_activation(n_losses, input.rows(), input.cols(), device_);
+  for (size_t loss = 0; loss < n_losses; ++loss) {
+    AnyMatrix g_own = new_activation(n_own, r.cols, device_);
+    if (n_own > 0) {
+      kernels::combine_experts_backward(g_r[loss], 0, pass.groups, pass.routing, returned, g_own,
+                                        pass.g_weights[loss]);
+    }
+    g_output.push_back(exchange.deliver(g_own));
+  }
+  const std::vector<AnyMatrixView> g_outputs(g_output.begin(), g_output.end());
+  for (const Tape& tape : tapes) {
+    backward_batch(tape, pass.hook, row_range(g_outputs, tape.batch.first_pair, tape.batch.n_pairs),
+                   row_range(g_input, tape.batch.first_pair, tape.batch.n_pairs));
+  }
+  for (size_t loss = 0; loss < n_losses; ++loss) {
+    const AnyMatrix g_own = exchange.bring_back(g_input[loss]);
+    if (n_own == 0) continue;
+    kernels::gather_rows_backward(g_own, 0, pass.groups, pass.routing.top_k, g_z[loss]);
+  }
+}
+
+Moe::Tape Moe::run_batch_for_gradient(ConstAnyMatrixView input, const ExpertBatch& batch) const {
+  const int64_t inner_width = up_.front().weight.n;
+  Tape tape{.batch = batch,
+            .input = input,
+            .projected = new_activation(input.rows, inner_width, device_),
+            .inner = new_activation(input.rows, inner_width, device_),
+            .output = new_activation(input.rows, down_.front().weight.n, device_)};
+  const auto of_batch = [&](const std::vector<kernels::GroupWeight>& all) {
+    return std::span(all).subspan(batch.first, batch.last - batch.first);
+  };
+  kernels::grouped_linear(input, batch.begin, of_batch(up_), tape.projected);
+  copy_matrix(tape.projected, tape.inner);
+  kernels::squared_relu(tape.inner);
+  kernels::grouped_linear(tape.inner, batch.begin, of_batch(down_), tape.output);
+  return tape;
+}
+
+void Moe::backward_batch(const Tape& tape, GradientHook* hook, Gradients g_output,
+                         Gradients g_input) const {
+  const auto& [batch, input, projected, inner, output] = tape;
+  const auto of_batch = [&](const std::vector<kernels::GroupWeight>& all) {
+    return std::span(all).subspan(tape.batch.first, tape.batch.last - tape.batch.first);
+  };
+  const GradientSet g_inner =
+      GradientSet::of_activation(g_output.size(), input.rows, inner.cols(), device_);
+  for (size_t loss = 0; loss < g_output.size(); ++loss) {
+    kernels::grouped_input_gradient(g_output[loss], batch.begin, of_batch(down_), g_inner[loss]);
+  }
+  show_each(hook, weights_.experts, &SquaredReluMlp::down, batch.first, batch.begin, inner, output,
             g_output);
-  for (size_t loss = 0; loss < n_losses; ++loss) {
+  for (size_t loss = 0; loss < g_output.size(); ++loss) {
     kernels::squared_relu_backward(projected, g_inner[loss]);
-    kernels::grouped_input_gradient(g_inner[loss], begin, up, g_input[loss]);
-    kernels::gather_rows_backward(g_input[loss], first_pair, pass.groups, pass.routing.top_k,
-                                  g_z[loss]);
+    kernels::grouped_input_gradient(g_inner[loss], batch.begin, of_batch(up_), g_input[loss]);
   }
-  show_each(pass.hook, weights_.experts, &SquaredReluMlp::up, batch.first, begin, input, projected,
+  show_each(hook, weights_.experts, &SquaredReluMlp::up, batch.first, batch.begin, input, projected,
             g_inner);
 }
 
@@ -161,13 +244,13 @@ void Moe::backward_router(const Pass& pass, ConstAnyMatrixView logits, Gradients
 
 void Moe::show_experts(const Pass& pass, ConstAnyMatrixView y) const {
   const auto run = [&](std::span<const kernels::GroupWeight> up,
-                       std::span<const kernels::GroupWeight> down, VectorView<const int32_t> tokens,
-                       AnyMatrixView other_y) {
-    if (tokens.empty()) {
+                       std::span<const kernels::GroupWeight> down,
+                       const VectorView<const int32_t>* tokens, AnyMatrixView other_y) {
+    if (tokens == nullptr) {
       return run_routed(pass.u, pass.routing, pass.groups, {up, down}, nullptr, other_y);
     }
-    AnyMatrix u = new_activation(tokens.size, pass.u.cols, device_);
-    kernels::gather_rows(pass.u, tokens, u);
+    AnyMatrix u = new_activation(tokens->size, pass.u.cols, device_);
+    if (u.rows() > 0) kernels::gather_rows(pass.u, *tokens, u);
     const Routed routed = route(u);
     run_routed(u, routed.routing, routed.groups, {up, down}, nullptr, other_y);
   };
@@ -176,7 +259,7 @@ void Moe::show_experts(const Pass& pass, ConstAnyMatrixView y) const {
     up.push_back(&expert.up.module());
     down.push_back(&expert.down.module());
   }
-  pass.hook->on_experts({std::move(up), std::move(down), y, pass.g_y, run});
+  pass.hook->on_experts({std::move(up), std::move(down), pass.first_row, y, pass.g_y, run});
 }
 
 }  // namespace vernier::model

@@ -15,12 +15,15 @@ void ResidualLayer::backward(ConstAnyMatrixView hidden, std::span<const int64_t>
     n_rows += length;
   }
   VERNIER_CHECK(n_rows == hidden.rows);
+  if (mixer_->common_pieces(n_rows > 0 ? 1 : 0) == 0) return;
 
   AnyMatrix normed = new_activation(n_rows, hidden.cols, hidden.device);
-  kernels::rms_norm(hidden, norm_weight_, eps_, normed);
+  if (n_rows > 0) kernels::rms_norm(hidden, norm_weight_, eps_, normed);
   const GradientSet g_normed(g_hidden.size(), n_rows, hidden.cols, DType::kF32, hidden.device);
   mixer_->backward(normed, sequences, g_hidden, hook, g_normed);
+  if (n_rows == 0) return;
   for (size_t loss = 0; loss < g_hidden.size(); ++loss) {
+    ranks_.tensor().sum(g_normed[loss]);
     kernels::rms_norm_backward(hidden, norm_weight_, eps_, g_normed[loss], g_hidden[loss],
                                gradient_of(hook, loss, name_ + ".norm.weight"));
   }

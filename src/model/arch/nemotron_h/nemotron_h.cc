@@ -54,7 +54,8 @@ std::unique_ptr<Mixer> load_mamba(const Config& config, const LayerLoader& loade
 }
 
 std::unique_ptr<Mixer> load_attention(const Config& config, const LayerLoader& loader,
-                                      const AttentionSite& site, const WeightSource& weights) {
+                                      const AttentionSite& site, const WeightSource& weights,
+                                      const comm::Ranks& ranks) {
   const AttentionConfig& attention = config.attention;
   const KvRule rule = weights.kv_rule(site);
   if (rule.format != nullptr && attention.head_dim % rule.format->k_multiple != 0) {
@@ -75,7 +76,7 @@ std::unique_ptr<Mixer> load_attention(const Config& config, const LayerLoader& l
                                          .o_proj = loader.linear("mixer.o_proj"),
                                          .kv_rule = rule,
                                      },
-                                     loader.device());
+                                     ranks.tensor(), loader.device());
 }
 
 SquaredReluMlp load_mlp(const LayerLoader& loader, const std::string& name) {
@@ -197,7 +198,7 @@ class NemotronH : public Model {
       case LayerKind::kMamba:
         return load_mamba(config_, loader);
       case LayerKind::kAttention:
-        return load_attention(config_, loader, attention_site(layer), weights);
+        return load_attention(config_, loader, attention_site(layer), weights, *ranks_);
       case LayerKind::kMlp:
         return std::make_unique<Mlp>(load_mlp(loader, "mixer"));
       case LayerKind::kMoe:
