@@ -9,8 +9,8 @@
 
 #include "base/error.h"
 #include "calib/rank_duties.h"
+#include "calib/rank_statistics.h"
 #include "calib/shared_journal.h"
-#include "calib/stage_statistics.h"
 #include "model/stage.h"
 #include "runtime/head.h"
 
@@ -165,7 +165,7 @@ class Quantization : public runtime::LayerVisitor {
 
   LayerReport write_layer(int layer) {
     const LayerStatistics statistics =
-        statistics_of_stage(observer_.layer(layer), job_.model.tree(), layer, ranks_.stage());
+        statistics_of_ranks(observer_.layer(layer), job_.model.tree(), layer, ranks_.stage());
     const bool share_experts = job_.all_experts_ratio <= 0;
     const auto input_amax = resolve_input_amax(job_.plan, layer, statistics, share_experts);
 

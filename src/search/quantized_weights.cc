@@ -13,7 +13,10 @@ const TensorView& codes_of(const model::LinearWeight& weight) {
 
 float WeightAmaxes::of(const model::Module& module) {
   const auto [at, is_new] = known_.try_emplace(&module);
-  if (is_new) at->second = formats::scan_amax(codes_of(source_.linear(module))).amax;
+  if (is_new) {
+    at->second = formats::scan_amax(codes_of(source_.linear(module))).amax;
+    if (module.tensors.front().cut.is_cut()) tensor_.max({&at->second, 1});
+  }
   return at->second;
 }
 

@@ -1,12 +1,13 @@
 // An unquantized model seen through a plan: every weight is what quantizing would make of it,
 // packed when it is asked for, and every input is rounded. Nothing is written. The cache stays
-// unquantized.
+// unquantized. Of a share of the weights it makes the share of what it would make of them whole.
 #pragma once
 
 #include <map>
 #include <memory>
 
 #include "calib/input_amax.h"
+#include "comm/communicator.h"
 #include "formats/format.h"
 #include "model/weight_source.h"
 #include "quant/plan.h"
@@ -20,11 +21,15 @@ using Statistics = std::map<int, calib::LayerStatistics>;
 // for the same. (A search is no place to refuse a checkpoint for others; quantizing does.)
 class WeightAmaxes {
  public:
-  explicit WeightAmaxes(const model::WeightSource& source) : source_(source) {}
+  // `source` holds this rank's share of the weights; tensor ranks ask for the same, in one order.
+  WeightAmaxes(const model::WeightSource& source, const comm::Communicator& tensor)
+      : source_(source), tensor_(tensor) {}
+  // Of the whole weight.
   float of(const model::Module& module);
 
  private:
   const model::WeightSource& source_;
+  const comm::Communicator& tensor_;
   std::map<const model::Module*, float> known_;
 };
 

@@ -82,7 +82,7 @@ JointLoss::JointLoss(const model::Model& model, const model::WeightSource& weigh
       arithmetic_(arithmetic),
       progress_(progress),
       statistics_(statistics_of(scores, model.tree())),
-      amaxes_(weights) {}
+      amaxes_(weights, model.ranks().tensor()) {}
 
 std::vector<eval::Estimate> JointLoss::measure(const std::vector<Assignment>& assignments) const {
   std::vector<quant::QuantPlan> plans;

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "kernels/grouped_linear.h"
 #include "kernels/output_error.h"
+#include "model/stage.h"
 
 namespace vernier::search {
 
@@ -14,15 +15,17 @@ void ScoreSums::add(const ScoreSums& other) {
   gauss_newton_windows += other.gauss_newton_windows;
 }
 
-Scorer::Scorer(const std::vector<ModuleGroup>& groups, const std::vector<quant::QuantPlan>& plans,
+Scorer::Scorer(const model::Model& model, const std::vector<ModuleGroup>& groups,
+               const std::vector<quant::QuantPlan>& plans,
                const std::vector<QuantizedWeights>& candidates, const runtime::Windows& windows,
-               int64_t first_row, const ScorerOptions& options)
-    : groups_(groups),
+               const ScorerOptions& options)
+    : model_(model),
+      groups_(groups),
       plans_(plans),
       candidates_(candidates),
       index_(groups),
       n_windows_(windows.size()),
-      first_row_(first_row),
+      device_(candidates.front().device()),
       options_(options) {
   for (size_t window = 0; window < windows.size(); ++window) {
     window_of_.insert(window_of_.end(), windows[window].size(), static_cast<int32_t>(window));
@@ -45,6 +48,7 @@ model::GradientHook* Scorer::on_layer_begin(int layer) {
       if (!offers(candidate, group)) continue;
       tallies_[group][candidate].by_window.resize(n_windows_);
       for (const model::Module* module : groups_[group].modules) {
+        if (!model::is_here(model_, *module)) continue;
         weights_[candidate][module] = candidates_[candidate].linear(*module);
       }
     }
@@ -55,48 +59,61 @@ model::GradientHook* Scorer::on_layer_begin(int layer) {
 void Scorer::on_batch_begin(int64_t first_row, int64_t n_rows) {
   batch_first_ = first_row;
   batch_rows_ = n_rows;
-  sample_.reset();
   errors_.clear();
+  if (tallies_.empty()) return;  // nothing in the layer is a candidate's
+  sample_ = TokenSample(options_.score_tokens, options_.seed, options_.first_row + first_row,
+                        n_rows, device_);
+  const auto n_candidates = static_cast<int64_t>(candidates_.size());
+  for (const auto& [group, tallies] : tallies_) {
+    errors_.emplace(group, new_zeros(2 * n_candidates, sample_.size(), device_));
+  }
 }
 
-Scorer::Errors& Scorer::errors_of(size_t group, Device* device) {
-  if (!sample_) {
-    sample_.emplace(options_.score_tokens, options_.seed, first_row_ + batch_first_, batch_rows_,
-                    device);
-  }
-  const auto [at, is_new] = errors_.try_emplace(group);
-  if (is_new) {
-    const auto n_candidates = static_cast<int64_t>(candidates_.size());
-    at->second.squares = new_zeros(n_candidates, sample_->size(), device);
-    at->second.dots = new_zeros(n_candidates, sample_->size(), device);
-  }
-  return at->second;
+Scorer::Part Scorer::part_of(int64_t first_row, int64_t n_rows) {
+  if (n_rows == batch_rows_) return {sample_, 0};
+  const int64_t first = options_.first_row + batch_first_ + first_row;
+  part_ = TokenSample(options_.score_tokens, options_.seed, first, n_rows, device_);
+  const auto begin = std::ranges::lower_bound(sample_.rows(), first) - sample_.rows().begin();
+  return {part_, begin};
 }
 
 void Scorer::on_linear(const model::LinearPass& pass) {
   if (pass.module.expert >= 0) return;
-  const size_t group = index_.of(pass.module);
-  errors_of(group, pass.x.device);
-  if (sample_->size() == 0) return;
+  const Part part = part_of(pass.first_row, pass.x.rows);
+  if (part.sample.size() == 0) return;
   AnyMatrix x_scratch, y_scratch;
-  const ConstAnyMatrixView x = sample_->of(pass.x, x_scratch);
-  const ConstAnyMatrixView y = sample_->of(pass.y, y_scratch);
+  const ConstAnyMatrixView x = part.sample.of(pass.x, x_scratch);
+  ConstAnyMatrixView y = part.sample.of(pass.y, y_scratch);
+  const model::Cut& cut = pass.module.tensors.front().cut;
+  const bool is_summed = cut.kind == model::CutKind::kColumns && ranks().tensor().size() > 1;
+  AnyMatrix y_sum;
+  if (is_summed) {
+    y_sum = AnyMatrix(y.rows, y.cols, y.dtype, y.device);
+    copy_matrix(y, y_sum);
+    ranks().tensor().sum(y_sum.view());
+    y = y_sum;
+  }
+  // Of ranks with the same outputs one counts.
+  const bool counts = model::holder_of_outputs(cut, ranks().place().tensor).index == 0;
+  const size_t group = index_.of(pass.module);
   AnyMatrix moved(y.rows, y.cols, y.dtype, y.device);
   for (size_t candidate = 0; candidate < candidates_.size(); ++candidate) {
     if (!offers(candidate, group)) continue;
     const model::LinearWeight& weight = weights_[candidate].at(&pass.module);
     kernels::linear(x, weight.packed, weight.input, moved);
-    add_error(group, candidate, y, moved, pass.g_y);
+    if (is_summed) ranks().tensor().sum(moved.view());
+    if (counts) add_error(group, candidate, part, y, moved, pass.g_y);
   }
 }
 
+// Also without a token: ranks that share out the experts run candidates together.
 void Scorer::on_experts(const model::ExpertsPass& pass) {
   const size_t group = index_.of(*pass.up.front());
-  errors_of(group, pass.y.device);
-  if (sample_->size() == 0) return;
+  const Part part = part_of(pass.first_row, pass.y.rows);
+  const VectorView<const int32_t> within = part.sample.within();
   AnyMatrix y_scratch;
-  const ConstAnyMatrixView y = sample_->of(pass.y, y_scratch);
-  AnyMatrix moved(y.rows, y.cols, DType::kF32, y.device);
+  const ConstAnyMatrixView y = part.sample.of(pass.y, y_scratch);
+  AnyMatrix moved(y.rows, y.cols, DType::kF32, device_);
   for (size_t candidate = 0; candidate < candidates_.size(); ++candidate) {
     if (!offers(candidate, group)) continue;
     const auto weights_of = [&](const std::vector<const model::Module*>& modules) {
@@ -107,39 +124,42 @@ void Scorer::on_experts(const model::ExpertsPass& pass) {
       }
       return weights;
     };
-    pass.run(weights_of(pass.up), weights_of(pass.down), sample_->within(), moved);
-    add_error(group, candidate, y, moved, pass.g_y);
+    pass.run(weights_of(pass.up), weights_of(pass.down),
+             part.sample.takes_all() ? nullptr : &within, moved);
+    if (y.rows > 0) add_error(group, candidate, part, y, moved, pass.g_y);
   }
 }
 
-void Scorer::add_error(size_t group, size_t candidate, ConstAnyMatrixView y,
+void Scorer::add_error(size_t group, size_t candidate, const Part& part, ConstAnyMatrixView y,
                        ConstAnyMatrixView moved, model::Gradients g) {
   AnyMatrix fisher_scratch, probe_scratch;
-  Errors& errors = errors_.at(group);
-  const auto row_of = [&](AnyMatrix& matrix) {
-    const AnyMatrixView row = matrix.view().row_range(static_cast<int64_t>(candidate), 1);
-    return VectorView<float>(row.as<float>(), row.cols, row.device);
+  const AnyMatrixView errors = errors_.at(group);
+  const auto part_of_row = [&](size_t row) {
+    const AnyMatrixView values = errors.row_range(static_cast<int64_t>(row), 1);
+    return VectorView<float>(values.as<float>(), values.cols, values.device)
+        .part(part.first, part.sample.size());
   };
   // The cross-entropy's gradient comes before the probe's.
   const ScoreKinds& kinds = options_.kinds;
   ConstAnyMatrixView fisher, probe;
-  if (kinds.fisher) fisher = sample_->of(g.front(), fisher_scratch);
-  if (kinds.gauss_newton) probe = sample_->of(g.back(), probe_scratch);
-  kernels::output_error(y, moved, fisher, probe, row_of(errors.squares), row_of(errors.dots));
+  if (kinds.fisher) fisher = part.sample.of(g.front(), fisher_scratch);
+  if (kinds.gauss_newton) probe = part.sample.of(g.back(), probe_scratch);
+  kernels::output_error(y, moved, fisher, probe, part_of_row(candidate),
+                        part_of_row(candidates_.size() + candidate));
 }
 
 void Scorer::on_batch_done() {
-  if (!sample_) return;  // nothing in the layer is a candidate's
-  for (const auto& [group, errors] : errors_) {
-    const Matrix squares = to_host(errors.squares);
-    const Matrix dots = to_host(errors.dots);
+  if (tallies_.empty()) return;
+  for (auto& [group, errors] : errors_) {
+    ranks().tensor().sum(errors.view());
+    const Matrix sums = to_host(errors);
     for (size_t candidate = 0; candidate < candidates_.size(); ++candidate) {
       if (!offers(candidate, group)) continue;
       const auto row = static_cast<int64_t>(candidate);
-      tally(group, candidate, squares.view().row(row), dots.view().row(row));
+      tally(group, candidate, sums.view().row(row), sums.view().row(std::ssize(candidates_) + row));
     }
   }
-  scores_.n_tokens += sample_->size();
+  scores_.n_tokens += sample_.size();
 }
 
 void Scorer::tally(size_t group, size_t candidate, std::span<const float> squares,
@@ -149,7 +169,7 @@ void Scorer::tally(size_t group, size_t candidate, std::span<const float> square
     const double dot = dots[at];
     tally.sums.fisher += squares[at];
     tally.sums.gauss_newton += dot * dot;
-    const auto row = static_cast<size_t>(sample_->rows()[at] - first_row_);
+    const auto row = static_cast<size_t>(sample_.rows()[at] - options_.first_row);
     tally.by_window[static_cast<size_t>(window_of_[row])] += dot;
   }
 }

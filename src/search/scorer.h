@@ -1,9 +1,11 @@
-// Watches a backward pass and runs every candidate of a layer beside it.
+// Watches a backward pass and runs every candidate of a layer beside it. Ranks that share out the
+// layer each see their part, and all come to the scores of the whole.
 #pragma once
 
 #include <map>
 #include <vector>
 
+#include "comm/ranks.h"
 #include "io/json.h"
 #include "runtime/backward_stream.h"
 #include "search/groups.h"
@@ -39,6 +41,7 @@ struct ScoreKinds {
 
 struct ScorerOptions {
   ScoreKinds kinds;
+  int64_t first_row = 0;  // tokens in all windows before these
   double score_tokens = 1;
   uint64_t seed = 0;
   PhaseTimes* phases = nullptr;
@@ -46,11 +49,12 @@ struct ScorerOptions {
 
 class Scorer : public model::GradientHook, public runtime::BackwardVisitor {
  public:
-  // `candidates`: the model as each candidate makes it; `plans`: which modules that concerns.
-  // `first_row` is the number of tokens in all windows before these. All must outlive this.
-  Scorer(const std::vector<ModuleGroup>& groups, const std::vector<quant::QuantPlan>& plans,
+  // `candidates`, at least one: the model as each candidate makes it; `plans`: which modules that
+  // concerns. All must outlive this.
+  Scorer(const model::Model& model, const std::vector<ModuleGroup>& groups,
+         const std::vector<quant::QuantPlan>& plans,
          const std::vector<QuantizedWeights>& candidates, const runtime::Windows& windows,
-         int64_t first_row, const ScorerOptions& options);
+         const ScorerOptions& options);
 
   bool wants_outputs() const override { return true; }
   void on_linear(const model::LinearPass& pass) override;
@@ -66,10 +70,13 @@ class Scorer : public model::GradientHook, public runtime::BackwardVisitor {
   const LayerScores& scores() const { return scores_; }
 
  private:
-  // What the candidates of one group do to the tokens at hand.
-  struct Errors {
-    AnyMatrix squares;  // FP32 [candidates, sampled tokens]
-    AnyMatrix dots;
+  // What the candidates of one group do to the sampled tokens of a batch: every candidate's
+  // squares, then every candidate's dots. FP32 [2 candidates, sampled tokens].
+  using Errors = AnyMatrix;
+  // The sampled tokens of a pass, and where they begin among those of the batch.
+  struct Part {
+    const TokenSample& sample;
+    int64_t first;
   };
   // Of a candidate over the windows so far.
   struct Tally {
@@ -78,24 +85,27 @@ class Scorer : public model::GradientHook, public runtime::BackwardVisitor {
   };
 
   bool offers(size_t candidate, size_t group) const;
-  Errors& errors_of(size_t group, Device* device);
-  void add_error(size_t group, size_t candidate, ConstAnyMatrixView y, ConstAnyMatrixView moved,
-                 model::Gradients g);
+  const comm::Ranks& ranks() const { return model_.ranks(); }
+  Part part_of(int64_t first_row, int64_t n_rows);
+  void add_error(size_t group, size_t candidate, const Part& part, ConstAnyMatrixView y,
+                 ConstAnyMatrixView moved, model::Gradients g);
   void tally(size_t group, size_t candidate, std::span<const float> squares,
              std::span<const float> dots);
 
+  const model::Model& model_;
   const std::vector<ModuleGroup>& groups_;
   const std::vector<quant::QuantPlan>& plans_;
   const std::vector<QuantizedWeights>& candidates_;
   GroupIndex index_;
   std::vector<int32_t> window_of_;  // by row
   size_t n_windows_;
-  int64_t first_row_;
+  Device* device_;
   ScorerOptions options_;
   std::vector<std::map<const model::Module*, model::LinearWeight>> weights_;  // by candidate
   int64_t batch_first_ = 0;
   int64_t batch_rows_ = 0;
-  std::optional<TokenSample> sample_;
+  TokenSample sample_;                            // of the batch
+  TokenSample part_;                              // of the last pass that saw less
   std::map<size_t, Errors> errors_;               // by group
   std::map<size_t, std::vector<Tally>> tallies_;  // by group, candidate
   LayerScores scores_;

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "model/layers/residual_layer.h"
+#include "model/stage.h"
 #include "search/groups.h"
 
 namespace vernier::search {
@@ -20,12 +21,13 @@ constexpr int64_t kKeptBesides = 1 + kLosses;
 constexpr int64_t kBackwardScratch = 2 + kLosses;
 constexpr int64_t kReserveBytes = int64_t{256} << 20;  // as the plan of a forward pass
 
-int64_t layer_weight_bytes(const model::Model& model, int layer) {
+// Of this rank's share.
+int64_t layer_weight_bytes(const model::Model& model, int64_t layer) {
   int64_t bytes = 0;
-  for (const model::Module* module : model.tree().modules_of(layer)) {
-    if (module->kind == model::ModuleKind::kLinear) {
-      bytes += n_bytes(DType::kBF16, {module->n, module->k});
-    }
+  for (const model::Module* module : model.tree().modules_of(static_cast<int>(layer))) {
+    if (module->kind != model::ModuleKind::kLinear || !model::is_here(model, *module)) continue;
+    const auto [n, k] = share_of(*module, model.ranks().place().tensor);
+    bytes += n_bytes(DType::kBF16, {n, k});
   }
   return bytes;
 }
@@ -34,11 +36,13 @@ int64_t layer_weight_bytes(const model::Model& model, int layer) {
 int64_t device_bytes(const model::Model& model, int64_t batch_tokens, int64_t n_candidates,
                      const Device* device) {
   int64_t peak = 0;
-  for (int layer = 0; layer < static_cast<int>(model.tree().layers().size()); ++layer) {
+  const comm::Range layers = model::layers_here(model);
+  for (int64_t layer = layers.begin; layer < layers.end; ++layer) {
     const int64_t own = layer_weight_bytes(model, layer);
-    const int64_t next = layer > 0 ? layer_weight_bytes(model, layer - 1) : 0;
+    const int64_t next = layer > layers.begin ? layer_weight_bytes(model, layer - 1) : 0;
     const int64_t packed = n_candidates * own / 2;  // at most a byte for a weight of two
-    const int64_t scratch = kBackwardScratch * model.scratch_bytes(layer, batch_tokens, device);
+    const int64_t scratch =
+        kBackwardScratch * model.scratch_bytes(static_cast<int>(layer), batch_tokens, device);
     peak = std::max(peak, own + next + packed + scratch);
   }
   return peak + kReserveBytes;
@@ -50,7 +54,7 @@ SearchPlan plan_search(const model::Model& model, int64_t n_windows, int64_t win
                        int64_t n_candidates, double score_tokens,
                        const runtime::MemoryLimits& limits) {
   SearchPlan plan;
-  const int64_t n_layers = std::ssize(model.tree().layers());
+  const int64_t n_layers = model::layers_here(model).size();
   plan.batch_windows =
       std::clamp<int64_t>(model::piece_tokens(limits.device) / window_tokens, 1, n_windows);
   const int64_t window_bytes =
@@ -88,7 +92,8 @@ SearchPlan plan_search(const model::Model& model, int64_t n_windows, int64_t win
   // forward pass more, which sees all of the text before anything is scored.
   const double n_passes =
       (plan.n_chunks > 1 ? 5.0 : 4.0) + score_tokens * static_cast<double>(n_candidates);
-  plan.flops = static_cast<int64_t>(n_passes * 2.0 * static_cast<double>(n_windows) *
+  const int64_t n_all_windows = n_windows * model.ranks().layout().dp();
+  plan.flops = static_cast<int64_t>(n_passes * 2.0 * static_cast<double>(n_all_windows) *
                                     static_cast<double>(window_tokens) *
                                     static_cast<double>(model.active_weights()));
   return plan;

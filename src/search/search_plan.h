@@ -16,11 +16,12 @@ struct SearchPlan {
   runtime::HiddenPlacement placement = runtime::HiddenPlacement::kMemory;
   int64_t kept_bytes = 0;    // of a chunk: every layer's input, the last output, the gradients
   int64_t device_bytes = 0;  // at the peak; 0: the host computes
-  int64_t flops = 0;         // of all passes, multiply and add counted as two
+  int64_t flops = 0;         // of all passes on all ranks, multiply and add counted as two
 };
 
-// `score_tokens`: share of tokens on which the candidates run. Throws OutOfMemory with the numbers
-// when not even one window fits.
+// For this rank: `n_windows` of its replica, the layers of its stage. `score_tokens`: share of
+// tokens on which the candidates run. Throws OutOfMemory with the numbers when not even one window
+// fits.
 SearchPlan plan_search(const model::Model& model, int64_t n_windows, int64_t window_tokens,
                        int64_t n_candidates, double score_tokens,
                        const runtime::MemoryLimits& limits);

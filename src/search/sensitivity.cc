@@ -3,12 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
 #include "base/check.h"
 #include "calib/observer.h"
+#include "calib/rank_statistics.h"
 #include "calib/shared_journal.h"
-#include "calib/stage_statistics.h"
 #include "kernels/loss.h"
+#include "model/stage.h"
 #include "runtime/head.h"
 
 namespace vernier::search {
@@ -42,9 +44,9 @@ std::vector<std::string> statistics_keys(int n_layers) {
 
 // What begins with a chunk's forward pass and ends with its backward pass.
 struct Chunk {
-  int64_t index;
-  int64_t first_row;  // tokens in the chunks before
-  runtime::Windows windows;
+  int64_t index = 0;
+  int64_t first_row = 0;  // tokens in the chunks before
+  runtime::Windows windows = {};
 };
 
 std::vector<Chunk> make_chunks(const runtime::Windows& windows, int64_t chunk_windows,
@@ -67,15 +69,15 @@ class Measurement {
  public:
   explicit Measurement(const SensitivityJob& job)
       : job_(job),
-        replicas_(job.model.ranks().world()),
+        ranks_(job.model.ranks()),
         tree_(job.model.tree()),
         n_layers_(static_cast<int>(tree_.layers().size())),
         groups_(make_groups(tree_)),
-        amaxes_(job.weights),
+        layers_(model::layers_here(job.model)),
+        amaxes_(job.weights, ranks_.tensor()),
         observed_plan_(plan_of(find_candidate("fp8"), tree_)),
         observer_(observed_plan_, 0),
-        statistics_journal_(job.journal, replicas_, statistics_keys(n_layers_)) {
-    VERNIER_CHECK(job.model.ranks().layout().dp() == replicas_.size());
+        statistics_journal_(job.journal, ranks_.world(), statistics_keys(n_layers_)) {
     for (const Candidate* candidate : job.candidates) {
       VERNIER_CHECK(candidate->is_quantized());
       plans_.push_back(plan_of(*candidate, tree_));
@@ -83,17 +85,20 @@ class Measurement {
   }
 
   Sensitivity run() {
-    const std::vector<Chunk> chunks =
-        make_chunks(job_.windows, job_.chunk_windows, replicas_.size());
+    const comm::Share replica = ranks_.place().data;
+    const std::vector<Chunk> chunks = make_chunks(job_.windows, job_.chunk_windows, replica.count);
+    // Replicas go on from chunk to chunk together, the last time some of them with none.
+    const int64_t n_turns = (std::ssize(chunks) + replica.count - 1) / replica.count;
     std::vector<Chunk> own;
     runtime::Windows own_windows;
-    for (const Chunk& chunk : chunks) {
-      if (chunk.index % replicas_.size() != replicas_.rank()) continue;
-      own.push_back(chunk);
-      own_windows.insert(own_windows.end(), chunk.windows.begin(), chunk.windows.end());
+    for (int64_t turn = 0; turn < n_turns; ++turn) {
+      const auto index = static_cast<size_t>(turn * replica.count + replica.index);
+      own.push_back(index < chunks.size() ? chunks[index] : Chunk{});
+      const runtime::Windows& windows = own.back().windows;
+      own_windows.insert(own_windows.end(), windows.begin(), windows.end());
     }
     // A chunk each: the forward pass that scores begin with sees all of the text.
-    const bool is_one_pass = std::ssize(chunks) == replicas_.size();
+    const bool is_one_pass = n_turns == 1;
     if (!read_statistics() && !is_one_pass) observe(forward(own_windows, &observer_, nullptr));
     for (const Chunk& chunk : own) score(chunk);
     take_all();
@@ -108,7 +113,7 @@ class Measurement {
     return job_.journal == nullptr ? nullptr : job_.journal->find(key);
   }
   void keep(const std::string& key, const io::Json& value) const {
-    if (job_.journal != nullptr) job_.journal->append(key, value);
+    if (job_.journal != nullptr && find(key) == nullptr) job_.journal->append(key, value);
   }
 
   // Whether an earlier run saw all of the text.
@@ -138,51 +143,78 @@ class Measurement {
   // The head's input ends what a forward pass has shown; the head's layer is written last, since it
   // says that all are there.
   void observe(const runtime::HiddenStore& hidden) {
-    runtime::visit_head_inputs(job_.model, job_.weights, hidden, [&](ConstAnyMatrixView normed) {
-      observer_.on_input(job_.model.head(), normed);
-    });
+    if (ranks_.is_last_stage()) {
+      runtime::visit_head_inputs(job_.model, job_.weights, hidden, [&](ConstAnyMatrixView normed) {
+        observer_.on_input(job_.model.head(), normed);
+      });
+    }
     for (int layer = n_layers_ - 1; layer >= kOutsideStack; --layer) {
       statistics_[layer] =
-          calib::statistics_of_stage(observer_.layer(layer), tree_, layer, replicas_);
+          calib::statistics_of_ranks(observer_.layer(layer), tree_, layer, ranks_.world());
       statistics_journal_.append(statistics_key(layer), to_json(statistics_[layer]));
     }
   }
 
-  void score(const Chunk& chunk) {
-    int n_done = 0;  // layers from the head down
-    while (n_done <= n_layers_ && find(key(chunk.index, layer_at(n_done))) != nullptr) {
-      const std::string name = key(chunk.index, layer_at(n_done++));
+  // How many layers of this stage, from the last on, an earlier run has scored; of no chunk all.
+  int64_t take_earlier(const Chunk& chunk, const std::vector<int>& layers) {
+    if (chunk.windows.empty()) return std::ssize(layers);
+    int64_t n_done = 0;
+    for (const int layer : layers) {
+      const std::string name = key(chunk.index, layer);
+      if (find(name) == nullptr) break;
       own_scores_[name] = *find(name);
+      ++n_done;
     }
-    if (n_done > n_layers_) return;
+    return n_done;
+  }
+
+  // Ranks that run candidates together begin with the same layer; and as long as one stage has
+  // something to do, the others must lead to it.
+  void score(const Chunk& chunk) {
+    const std::vector<int> layers = scored_layers();
+    const int64_t n_own = take_earlier(chunk, layers);
+    const bool is_done = comm::least(ranks_.world(), n_own == std::ssize(layers) ? 1 : 0) == 1;
+    const int64_t n_done = comm::least(ranks_.stage(), n_own);
+    const bool is_idle = chunk.windows.empty() && ranks_.expert().size() == 1;
+    const bool observes = statistics_.empty();
+    if (is_done || (is_idle && !observes)) return;
 
     const int64_t n_rows = runtime::n_tokens(chunk.windows);
     runtime::LayerInputs inputs;
-    for (int layer = 0; layer < n_layers_; ++layer) inputs.push_back(new_store(n_rows, 1));
-    const bool observes = statistics_.empty();
+    for (int layer = 0; layer < n_layers_; ++layer) {
+      inputs.push_back(new_store(layers_.holds(layer) ? n_rows : 0, 1));
+    }
     const runtime::HiddenStore hidden =
         forward(chunk.windows, observes ? &observer_ : nullptr, &inputs);
     if (observes) observe(hidden);
-    backward(chunk, n_done, inputs, hidden);
+    backward(chunk, {layers.begin() + n_done, layers.end()}, inputs, hidden);
   }
 
-  // The head first, then the layers from the last on.
-  int layer_at(int index) const { return index == 0 ? kOutsideStack : n_layers_ - index; }
+  // Of this stage, in the order in which a backward pass comes to them: the head first.
+  std::vector<int> scored_layers() const {
+    std::vector<int> layers;
+    if (ranks_.is_last_stage()) layers.push_back(kOutsideStack);
+    for (int64_t layer = layers_.end - 1; layer >= layers_.begin; --layer) {
+      layers.push_back(static_cast<int>(layer));
+    }
+    return layers;
+  }
 
   runtime::HiddenStore new_store(int64_t n_rows, int64_t n_matrices) const {
     return runtime::HiddenStore(n_rows, n_matrices * job_.model.hidden_size(), job_.placement,
                                 job_.spill_directory, job_.weights.device());
   }
 
-  void backward(const Chunk& chunk, int n_done, const runtime::LayerInputs& inputs,
+  // Scores `layers` on the way.
+  void backward(const Chunk& chunk, const std::set<int>& layers, const runtime::LayerInputs& inputs,
                 const runtime::HiddenStore& hidden) {
     std::vector<QuantizedWeights> candidates;
     for (const quant::QuantPlan& plan : plans_) {
       candidates.emplace_back(tree_, job_.weights, plan, statistics_, amaxes_, job_.arithmetic);
     }
-    Scorer scorer(groups_, plans_, candidates, chunk.windows, chunk.first_row,
-                  {job_.kinds, job_.score_tokens, job_.seed, job_.phases});
-    Keeper keeper(*this, chunk.index, n_done, scorer);
+    Scorer scorer(job_.model, groups_, plans_, candidates, chunk.windows,
+                  {job_.kinds, chunk.first_row, job_.score_tokens, job_.seed, job_.phases});
+    Keeper keeper(*this, chunk, layers, scorer);
     const runtime::BackwardOptions options{.batch_windows = job_.batch_windows,
                                            .visitor = &keeper,
                                            .progress = job_.progress,
@@ -223,12 +255,12 @@ class Measurement {
   // Passes layers that are not done yet on to the scorer and makes its scores durable.
   class Keeper : public runtime::BackwardVisitor {
    public:
-    Keeper(Measurement& measurement, int64_t chunk, int n_done, Scorer& scorer)
-        : measurement_(measurement), chunk_(chunk), n_done_(n_done), scorer_(scorer) {}
+    Keeper(Measurement& measurement, const Chunk& chunk, const std::set<int>& layers,
+           Scorer& scorer)
+        : measurement_(measurement), chunk_(chunk), layers_(layers), scorer_(scorer) {}
 
     model::GradientHook* on_layer_begin(int layer) override {
-      const int index = layer == kOutsideStack ? 0 : measurement_.n_layers_ - layer;
-      return index < n_done_ ? nullptr : scorer_.on_layer_begin(layer);
+      return layers_.contains(layer) ? scorer_.on_layer_begin(layer) : nullptr;
     }
     void on_batch_begin(int64_t first_row, int64_t n_rows) override {
       scorer_.on_batch_begin(first_row, n_rows);
@@ -236,7 +268,8 @@ class Measurement {
     void on_batch_done() override { scorer_.on_batch_done(); }
     void on_layer_done(int layer) override {
       scorer_.on_layer_done(layer);
-      const std::string name = measurement_.key(chunk_, layer);
+      if (chunk_.windows.empty()) return;
+      const std::string name = measurement_.key(chunk_.index, layer);
       io::Json& scores = measurement_.own_scores_[name];
       scores = to_json(scorer_.scores(), measurement_.groups_);
       measurement_.keep(name, scores);
@@ -244,22 +277,23 @@ class Measurement {
 
    private:
     Measurement& measurement_;
-    int64_t chunk_;
-    int n_done_;
+    const Chunk& chunk_;
+    const std::set<int>& layers_;
     Scorer& scorer_;
   };
 
-  // All replicas' scores, in the order of chunks, so that sums do not depend on who made them.
+  // All ranks' scores, in the order of chunks, so that sums do not depend on who made them.
   void take_all() {
+    const comm::Communicator& world = ranks_.world();
     io::Json all = io::Json::object();
-    for (const std::string& part : replicas_.gather(io::dump_json(own_scores_), 0)) {
+    for (const std::string& part : world.gather(io::dump_json(own_scores_), 0)) {
       all.update(io::parse_json(part, "scores"));
     }
-    all = io::parse_json(replicas_.broadcast(io::dump_json(all), 0), "scores");
+    all = io::parse_json(world.broadcast(io::dump_json(all), 0), "scores");
     const auto n_chunks = std::ssize(all) / (n_layers_ + 1);
     for (int64_t chunk = 0; chunk < n_chunks; ++chunk) {
-      for (int index = 0; index <= n_layers_; ++index) {
-        take(layer_scores_from_json(all[key(chunk, layer_at(index))], groups_));
+      for (int layer = kOutsideStack; layer < n_layers_; ++layer) {
+        take(layer_scores_from_json(all[key(chunk, layer)], groups_));
       }
     }
   }
@@ -301,17 +335,18 @@ class Measurement {
   };
 
   const SensitivityJob& job_;
-  const comm::Communicator& replicas_;
+  const comm::Ranks& ranks_;
   const model::ModuleTree& tree_;
   int n_layers_;
   std::vector<ModuleGroup> groups_;
+  comm::Range layers_;  // of this stage
   WeightAmaxes amaxes_;
   quant::QuantPlan observed_plan_;
   calib::AmaxObserver observer_;
-  calib::SharedJournal statistics_journal_;  // the first replica's
+  calib::SharedJournal statistics_journal_;  // the first rank's
   std::vector<quant::QuantPlan> plans_;      // by candidate
   Statistics statistics_;
-  io::Json own_scores_ = io::Json::object();  // of this replica's chunks, by key
+  io::Json own_scores_ = io::Json::object();  // of this rank's chunks and layers, by key
   std::map<size_t, Total> totals_;            // by group
 };
 

@@ -73,9 +73,10 @@ struct Sensitivity {
   std::vector<GroupScores> scores;  // by group, as make_groups orders them
 };
 
-// Deterministic: the same job gives the same scores, resumed or not. Replicas of the model (its
-// ranks' data parallelism) take chunks in turn, keep each their own in journals of their own, and
-// all return the same: that of one rank with as many chunks. REQUIRES: no other parallelism.
+// Deterministic: the same job gives the same scores, resumed or not. Ranks share the work as the
+// model's layout says: replicas take chunks in turn, stages keep the scores of their own layers.
+// Every rank keeps what it measured in a journal of its own, the first one the statistics; all
+// return the same. Replicas alone give what one rank with as many chunks does, bit for bit.
 Sensitivity measure_sensitivity(const SensitivityJob& job);
 
 }  // namespace vernier::search

@@ -86,7 +86,7 @@ TEST_P(GoldenSensitivity, GaussNewtonPredictsTheHeadsDivergence) {
   }
   const model::Model& model = *subject_.stored.model;
   const quant::QuantPlan plan = quant::make_plan(recipe, model.tree(), {});
-  WeightAmaxes amaxes(*subject_.stored.weights);
+  WeightAmaxes amaxes(*subject_.stored.weights, model.ranks().tensor());
   const QuantizedWeights moved(model.tree(), *subject_.stored.weights, plan, statistics, amaxes,
                                formats::Arithmetic::kCuda);
   const std::vector<eval::Score> scores = eval::evaluate(
@@ -117,6 +117,7 @@ TEST_P(GoldenSensitivity, ChunksAddUp) {
 // Replicas take chunks in turn, and come to the bits of one rank with as many chunks: whether each
 // has one chunk or several, and where the last has none.
 TEST_P(GoldenSensitivity, ReplicasGiveTheScoresOfOneRank) {
+  kernels::configure_host_threads();
   for (const int64_t chunk_windows : {1, 2}) {
     SensitivityJob job = both_kinds("nvfp4,fp8");
     job.chunk_windows = chunk_windows;

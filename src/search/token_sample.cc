@@ -39,7 +39,7 @@ TokenSample::TokenSample(double share, uint64_t seed, int64_t first_row, int64_t
 ConstAnyMatrixView TokenSample::of(ConstAnyMatrixView matrix, AnyMatrix& scratch) const {
   if (takes_all_) return matrix;
   scratch = AnyMatrix(within_.size(), matrix.cols, matrix.dtype, matrix.device);
-  kernels::gather_rows(matrix, within_, scratch);
+  if (scratch.rows() > 0) kernels::gather_rows(matrix, within_, scratch);
   return scratch.view();
 }
 

@@ -19,7 +19,8 @@ class TokenSample {
   int64_t size() const { return static_cast<int64_t>(rows_.size()); }
   // Rows of all tokens, in ascending order.
   const std::vector<int64_t>& rows() const { return rows_; }
-  // The same counted from the batch's first, where the layers run; empty: all of the batch.
+  bool takes_all() const { return takes_all_; }
+  // The same counted from the batch's first, where the layers run; empty where all are taken.
   VectorView<const int32_t> within() const { return within_; }
   // These rows of a matrix of the batch: itself where all are taken, else a copy, which `scratch`
   // then holds.

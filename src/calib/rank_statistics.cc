@@ -1,4 +1,4 @@
-#include "calib/stage_statistics.h"
+#include "calib/rank_statistics.h"
 
 namespace vernier::calib {
 namespace {
@@ -28,11 +28,11 @@ std::vector<const model::AttentionSite*> sites_of(const model::ModuleTree& tree,
 
 // By expert; empty where no rank has routed anything.
 std::vector<int64_t> sum_tokens(const std::vector<int64_t>& own, size_t n_experts,
-                                const comm::Communicator& stage) {
+                                const comm::Communicator& ranks) {
   std::vector<int64_t> sums = own;
   sums.resize(n_experts);
   sums.push_back(own.empty() ? 0 : 1);
-  stage.sum(std::span(sums));
+  ranks.sum(std::span(sums));
   const bool is_routed = sums.back() > 0;
   sums.pop_back();
   return is_routed ? sums : std::vector<int64_t>();
@@ -40,15 +40,15 @@ std::vector<int64_t> sum_tokens(const std::vector<int64_t>& own, size_t n_expert
 
 }  // namespace
 
-LayerStatistics statistics_of_stage(const LayerStatistics& own, const model::ModuleTree& tree,
-                                    int layer, const comm::Communicator& stage) {
-  if (stage.size() == 1) return own;
+LayerStatistics statistics_of_ranks(const LayerStatistics& own, const model::ModuleTree& tree,
+                                    int layer, const comm::Communicator& ranks) {
+  if (ranks.size() == 1) return own;
   const std::vector<const model::Module*> modules = tree.modules_of(layer);
   const std::vector<const model::AttentionSite*> sites = sites_of(tree, layer);
   std::vector<float> amax;
   for (const model::Module* module : modules) flatten(own.input_amax, module, one, amax);
   for (const model::AttentionSite* site : sites) flatten(own.kv_amax, site, both, amax);
-  stage.max(std::span(amax));
+  ranks.max(std::span(amax));
 
   LayerStatistics all;
   auto next = amax.begin();
@@ -61,7 +61,7 @@ LayerStatistics statistics_of_stage(const LayerStatistics& own, const model::Mod
     if (k != kAbsent) all.kv_amax[site] = {k, v};
   }
   all.expert_tokens =
-      sum_tokens(own.expert_tokens, static_cast<size_t>(tree.n_experts(layer)), stage);
+      sum_tokens(own.expert_tokens, static_cast<size_t>(tree.n_experts(layer)), ranks);
   return all;
 }
 
