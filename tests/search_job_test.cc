@@ -103,6 +103,63 @@ TEST(SearchJob, QuantizeSearchesFirst) {
   expect_success(run({"inspect", "out", "--verify"}, scratch.path()));
 }
 
+// By group, candidate and kind; without those that were not measured.
+std::vector<double> scores_of(const fs::path& directory) {
+  const io::Json scores = io::read_json(directory / "scores.json");
+  std::vector<double> all;
+  for (const io::Json& group : scores.at("groups")) {
+    for (const auto& [candidate, by_kind] : group.at("scores").items()) {
+      for (const auto& [kind, nats] : by_kind.items()) {
+        if (nats != 0.0) all.push_back(nats);
+      }
+    }
+  }
+  return all;
+}
+
+// In layouts that share out layers, their halves and their experts. Sums run in another order, so
+// that values and tokens at ties fall the other way: few of 256 tokens.
+TEST(SearchJob, RanksFindTheScoresOfOne) {
+  const ScratchDirectory scratch;
+  const Arguments args = search_tiny("0") + Arguments{"--all-scores", "--output-dir"};
+  expect_success(run(args + Arguments{"one"}, scratch.path()));
+  const std::vector<double> expected = scores_of(scratch.path() / "one");
+  const std::pair<int, Arguments> layouts[] = {
+      {4, {"four", "--tp", "2", "--pp", "2", "--ep", "2"}},
+      {2, {"two", "--ep", "2"}},
+  };
+  for (const auto& [n, flags] : layouts) {
+    expect_success(run_ranks(n, args + flags, scratch.path()));
+    const std::vector<double> found = scores_of(scratch.path() / flags.front());
+    ASSERT_EQ(found.size(), expected.size());
+    ASSERT_GT(expected.size(), 200u);
+    for (size_t score = 0; score < expected.size(); ++score) {
+      EXPECT_NEAR(found[score] / expected[score], 1, 0.1) << flags.front() << " " << score;
+    }
+  }
+}
+
+TEST(SearchJob, QuantizeSearchesFirstOnRanksToo) {
+  const ScratchDirectory scratch;
+  const Arguments args = {"quantize",
+                          "--hf-model-id",
+                          tiny_model().string(),
+                          "--calib-size",
+                          "2",
+                          "--calib-seq-length",
+                          "64",
+                          "--auto-quantize-bits",
+                          "5",
+                          "--tp",
+                          "2",
+                          "--export-dir",
+                          "out",
+                          "--skip-generate"};
+  expect_success(run_ranks(2, args, scratch.path()));
+  EXPECT_TRUE(fs::exists(scratch.path() / "out_search_5/recipe_5_bits.yaml"));
+  expect_success(run({"inspect", "out", "--verify"}, scratch.path()));
+}
+
 struct BadSearch {
   Arguments args;
   std::string sentence;

@@ -243,11 +243,13 @@ void generate_afterwards(const Job& job, const std::filesystem::path& output, Co
 
 // The flags with the recipe that a search found. The search's directory stays: it is beside the
 // output, and a second run of the command takes its recipe as it is.
-QuantizeFlags with_searched_recipe(QuantizeFlags flags, Console& console) {
+QuantizeFlags with_searched_recipe(QuantizeFlags flags, Console& console,
+                                   const comm::Communicator& world) {
   SearchFlags search{.model = flags.model,
                      .bits = {flags.auto_quantize_bits},
                      .calibration = flags.calibration,
                      .export_arithmetic = flags.export_arithmetic,
+                     .ranks = flags.ranks,
                      .device = flags.device,
                      .max_memory = flags.max_memory,
                      .plan_only = flags.plan_only,
@@ -261,7 +263,7 @@ QuantizeFlags with_searched_recipe(QuantizeFlags flags, Console& console) {
     console.note(
         fmt::format("taking {} of an earlier search; remove it to search again", recipe.string()));
   } else {
-    run_search(search, console, *comm::alone());
+    run_search(search, console, world);
   }
   flags.recipe = recipe.string();
   return flags;
@@ -270,15 +272,8 @@ QuantizeFlags with_searched_recipe(QuantizeFlags flags, Console& console) {
 int run(const QuantizeFlags& given, Console& console, const comm::Communicator& world) {
   const Clock::time_point start = Clock::now();
   check_quantize_flags(given);
-  if (world.size() > 1 && given.auto_quantize_bits > 0) {
-    throw Error(
-        ErrorKind::kUnsupported,
-        fmt::format("--auto-quantize-bits: started on {} ranks, expected one: search on one "
-                    "rank first, then quantize by its recipe",
-                    world.size()));
-  }
   const QuantizeFlags flags =
-      given.auto_quantize_bits > 0 ? with_searched_recipe(given, console) : given;
+      given.auto_quantize_bits > 0 ? with_searched_recipe(given, console, world) : given;
   if (!std::filesystem::exists(flags.recipe) && given.auto_quantize_bits > 0) return 0;  // --plan
   const RankSetup setup = set_up_ranks(flags.ranks, flags.device, world, console);
   PhaseTimes phases;

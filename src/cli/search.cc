@@ -63,7 +63,7 @@ std::optional<Subject> open_subject(const SearchFlags& flags,
   if (flags.model.empty()) return std::nullopt;
   Subject subject{setup, open_unquantized(flags.model, &setup.ranks), {}, {}, {}};
   if (earlier) search::check_same_network(*earlier, subject.source.model->tree(), flags.scores);
-  subject.weights = weights_on(subject.setup.device.get(), subject.source.weights);
+  subject.weights = share_on(setup.device.get(), subject.source.weights, setup.ranks);
   subject.windows = read_calibration(flags.calibration, subject.source, console);
   subject.plan = search::plan_search(
       *subject.source.model, std::ssize(windows_of_replica(subject.windows, setup.ranks)),
@@ -79,10 +79,12 @@ std::optional<Subject> open_subject(const SearchFlags& flags,
 void print_plan(const Subject& subject, Console& console) {
   const auto groups = search::make_groups(subject.source.model->tree());
   console.print(fmt::format(
-      "{} groups; {} sequences of {} tokens in {} chunk{}\nmemory for layer inputs {}{}; about "
+      "{} groups; {} sequences of {} tokens in {} chunk{}{}\nmemory for layer inputs {}{}; about "
       "{:.3g} TFLOP",
       groups.size(), subject.windows.size(), subject.windows.front().size(), subject.plan.n_chunks,
-      subject.plan.n_chunks == 1 ? "" : "s", report::format_bytes(subject.plan.kept_bytes),
+      subject.plan.n_chunks == 1 ? "" : "s",
+      subject.setup.ranks.layout().dp() == 1 ? "" : " a replica",
+      report::format_bytes(subject.plan.kept_bytes),
       subject.setup.device == nullptr
           ? std::string()
           : fmt::format("; device memory {}", report::format_bytes(subject.plan.device_bytes)),
@@ -310,7 +312,7 @@ std::vector<std::filesystem::path> run_search(const SearchFlags& flags, Console&
                                               const comm::Communicator& world) {
   const Clock::time_point start = Clock::now();
   check_search_flags(flags);
-  const RankSetup setup = set_up_ranks({}, flags.device, world, console);
+  const RankSetup setup = set_up_ranks(flags.ranks, flags.device, world, console);
   PhaseTimes phases;
   std::optional<search::Scores> earlier;
   if (!flags.scores.empty()) earlier = search::read_scores(flags.scores);

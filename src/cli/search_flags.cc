@@ -83,6 +83,7 @@ void declare_search_flags(CLI::App& app, SearchFlags& flags) {
   declare_budgets(app, flags);
   declare_choices(app, flags);
   declare_measuring(app, flags);
+  declare_rank_flags(app, flags.ranks);
   declare_device_flags(app, flags.device);
   app.add_option("--max-memory", flags.max_memory,
                  "memory the job may allocate (8GB) [60 % of what is free]");

@@ -9,6 +9,7 @@
 
 #include "cli/calibration.h"
 #include "cli/device_flags.h"
+#include "cli/rank_flags.h"
 
 namespace vernier::cli {
 
@@ -38,6 +39,7 @@ struct SearchFlags {
   int64_t validation_size = 8;
   std::string export_arithmetic = "cuda";
   // running
+  RankFlags ranks;
   DeviceFlags device;
   std::string max_memory;
   bool plan_only = false;
