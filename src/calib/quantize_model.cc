@@ -11,6 +11,7 @@
 #include "calib/rank_duties.h"
 #include "calib/rank_statistics.h"
 #include "calib/shared_journal.h"
+#include "io/json.h"
 #include "model/stage.h"
 #include "runtime/head.h"
 

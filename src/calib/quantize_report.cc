@@ -1,5 +1,7 @@
 #include "calib/quantize_report.h"
 
+#include "io/json.h"
+
 namespace vernier::calib {
 namespace {
 

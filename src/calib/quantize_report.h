@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "calib/input_amax.h"
-#include "io/json.h"
+#include "io/json_fwd.h"
 
 namespace vernier::calib {
 

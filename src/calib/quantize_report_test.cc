@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "io/json.h"
+
 namespace vernier::calib {
 namespace {
 

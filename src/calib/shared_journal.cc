@@ -1,5 +1,7 @@
 #include "calib/shared_journal.h"
 
+#include "io/json.h"
+
 namespace vernier::calib {
 
 SharedJournal::SharedJournal(io::Journal* journal, const comm::Communicator& ranks,

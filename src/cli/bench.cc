@@ -1,5 +1,6 @@
 // vernier bench: times of a network's linears on this machine, for searches under a budget of time.
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include <fstream>
 

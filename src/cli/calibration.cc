@@ -1,6 +1,7 @@
 #include "cli/calibration.h"
 
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include <string>
 #include <vector>

@@ -1,10 +1,10 @@
 // The flags that name a calibration text, and the windows they mean.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <string>
 
+#include "cli/app_fwd.h"
 #include "cli/console.h"
 #include "model/stored_model.h"
 #include "runtime/layer_stream.h"

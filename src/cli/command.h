@@ -1,11 +1,11 @@
 // A command is one file: it declares its flags on a CLI11 subcommand and leaves an action behind.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <functional>
 #include <memory>
 #include <span>
 
+#include "cli/app_fwd.h"
 #include "cli/console.h"
 #include "comm/communicator.h"
 

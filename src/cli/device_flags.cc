@@ -1,6 +1,7 @@
 #include "cli/device_flags.h"
 
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include <charconv>
 

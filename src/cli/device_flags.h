@@ -1,10 +1,10 @@
 // The flags that say where a command computes, the same for every command that runs a model.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <memory>
 #include <string>
 
+#include "cli/app_fwd.h"
 #include "comm/host_share.h"
 #include "model/model.h"
 #include "runtime/memory_plan.h"

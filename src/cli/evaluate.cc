@@ -2,6 +2,7 @@
 #include "eval/evaluate.h"
 
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include <algorithm>
 

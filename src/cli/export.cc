@@ -1,5 +1,6 @@
 // vernier export: a sharded checkpoint becomes a Hugging Face one.
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include "base/error.h"
 #include "cli/byte_size.h"

@@ -1,5 +1,6 @@
 // vernier generate: text from a BF16, an exported or a sharded checkpoint.
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include "base/error.h"
 #include "cli/command.h"

@@ -1,9 +1,11 @@
 // vernier inspect: what is in a checkpoint; --verify: whether servers would load it.
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include "cli/command.h"
 #include "cli/model_path.h"
 #include "export/inspect.h"
+#include "io/json.h"
 #include "report/table.h"
 #include "report/units.h"
 

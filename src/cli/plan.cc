@@ -1,6 +1,7 @@
 // vernier plan: every layout of some ranks that a model can be cut by, what a job takes on it, and
 // the command line of the quickest that fits.
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include <algorithm>
 

@@ -2,6 +2,7 @@
 // statuses.
 #include <fmt/format.h>
 #include <malloc.h>
+#include <CLI/CLI.hpp>
 
 #include <array>
 #include <exception>

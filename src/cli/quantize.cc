@@ -1,5 +1,6 @@
 // vernier quantize: calibrate, quantize and write a checkpoint, then generate from it.
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include <chrono>
 

@@ -1,6 +1,7 @@
 #include "cli/quantize_flags.h"
 
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include "base/error.h"
 #include "cli/export_dtype.h"

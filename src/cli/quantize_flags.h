@@ -1,10 +1,10 @@
 // The flags of `vernier quantize`; names are those of the recipe's quantize.py.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <string>
 
+#include "cli/app_fwd.h"
 #include "cli/calibration.h"
 #include "cli/device_flags.h"
 #include "cli/generation.h"

@@ -1,10 +1,12 @@
 #include "cli/rank_flags.h"
 
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include <utility>
 
 #include "base/error.h"
+#include "io/json.h"
 
 namespace vernier::cli {
 

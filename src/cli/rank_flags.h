@@ -1,14 +1,14 @@
 // The flags that lay ranks out, and what ranks of one machine share.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <memory>
 
+#include "cli/app_fwd.h"
 #include "cli/console.h"
 #include "cli/device_flags.h"
 #include "comm/ranks.h"
-#include "io/json.h"
+#include "io/json_fwd.h"
 #include "runtime/layer_stream.h"
 
 namespace vernier::cli {

@@ -1,5 +1,6 @@
 // vernier recipes: the shipped recipes, or the rules of one.
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include "cli/command.h"
 #include "quant/recipe.h"

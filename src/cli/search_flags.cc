@@ -1,6 +1,7 @@
 #include "cli/search_flags.h"
 
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include "base/error.h"
 

@@ -2,11 +2,11 @@
 // defaults.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "cli/app_fwd.h"
 #include "cli/calibration.h"
 #include "cli/device_flags.h"
 #include "cli/rank_flags.h"

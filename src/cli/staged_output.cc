@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "io/json.h"
+
 namespace vernier::cli {
 namespace {
 

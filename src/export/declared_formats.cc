@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "export/published_names.h"
+#include "io/json.h"
 
 namespace vernier::exporting {
 namespace {

@@ -6,7 +6,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "io/json.h"
+#include "io/json_fwd.h"
 #include "quant/glob.h"
 
 namespace vernier::exporting {

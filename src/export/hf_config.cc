@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "export/published_names.h"
+#include "io/json.h"
 
 namespace vernier::exporting {
 namespace {

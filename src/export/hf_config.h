@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "io/json.h"
+#include "io/json_fwd.h"
 #include "model/module.h"
 #include "quant/plan.h"
 

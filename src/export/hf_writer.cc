@@ -11,6 +11,7 @@
 #include "export/output_plan.h"
 #include "export/sidecar.h"
 #include "export/tensor_sink.h"
+#include "io/json.h"
 
 namespace vernier::exporting {
 namespace {

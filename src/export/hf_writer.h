@@ -8,7 +8,7 @@
 #include <string>
 
 #include "io/checkpoint.h"
-#include "io/json.h"
+#include "io/json_fwd.h"
 #include "model/module.h"
 #include "quant/plan.h"
 #include "quant/sink.h"

@@ -11,7 +11,7 @@
 
 #include "export/slices.h"
 #include "formats/format.h"
-#include "io/json.h"
+#include "io/json_fwd.h"
 
 namespace vernier::exporting {
 

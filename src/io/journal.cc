@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "io/descriptor.h"
+#include "io/json.h"
 #include "io/staging.h"
 
 namespace vernier::io {

@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "base/testing.h"
+#include "io/json.h"
 #include "io/staging.h"
 
 namespace vernier::io {

@@ -15,6 +15,8 @@
 #include "base/error.h"
 #include "base/file.h"
 
+template class nlohmann::basic_json<nlohmann::ordered_map>;
+
 namespace vernier::io {
 namespace {
 
@@ -278,6 +280,10 @@ Json parse_json(std::string_view text, std::string_view origin) {
     throw Error(ErrorKind::kCorrupt, fmt::format("{}: malformed JSON: {}", origin, failure.what));
   }
   throw_malformed(text, source.original_offset(failure.n_read - 1), origin, failure.what);
+}
+
+bool is_string(const Json& value, std::string_view text) {
+  return value.is_string() && value.get_ref<const std::string&>() == text;
 }
 
 Json read_json(const std::filesystem::path& path) {

@@ -8,14 +8,20 @@
 #include <string>
 #include <string_view>
 
-namespace vernier::io {
+#include "io/json_fwd.h"
 
-using Json = nlohmann::ordered_json;
+// Compiled once, in json.cc.
+extern template class nlohmann::basic_json<nlohmann::ordered_map>;
+
+namespace vernier::io {
 
 // Throws Corrupt naming `origin`: malformed text with its line and column, a key that appears twice
 // in one object, nesting deeper than 256 levels.
 Json parse_json(std::string_view text, std::string_view origin);
 Json read_json(const std::filesystem::path& path);
+
+// Whether the value is this string; comparing by == would make a value of the text first.
+bool is_string(const Json& value, std::string_view text);
 
 // ASCII text that parse_json turns into the same value, non-finite numbers included (nlohmann's own
 // dump() writes them as null). With `indent` the layout is that of Python's json.dumps(indent=...),

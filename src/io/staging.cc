@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "io/descriptor.h"
+#include "io/json.h"
 
 namespace vernier::io {
 namespace {

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "io/json.h"
 #include "model/arch/registry.h"
 
 namespace vernier::model {
@@ -18,7 +19,9 @@ std::unique_ptr<Model> open_model(const io::Json& config, std::string_view origi
   }
   std::string known;
   for (const Architecture& architecture : all_architectures()) {
-    if (*found == architecture.model_type) return architecture.open(config, origin, ranks);
+    if (io::is_string(*found, architecture.model_type)) {
+      return architecture.open(config, origin, ranks);
+    }
     known += fmt::format("{}{}", known.empty() ? "" : ", ", architecture.model_type);
   }
   throw Error(ErrorKind::kUnsupported, fmt::format("{}: model_type is {}, expected one of: {}",

@@ -8,7 +8,7 @@
 #include <string_view>
 
 #include "comm/ranks.h"
-#include "io/json.h"
+#include "io/json_fwd.h"
 #include "model/layer.h"
 #include "model/module.h"
 #include "model/weight_source.h"

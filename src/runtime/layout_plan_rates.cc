@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "io/json.h"
 
 namespace vernier::runtime {
 namespace {

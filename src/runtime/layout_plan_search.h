@@ -4,7 +4,7 @@
 #include <string_view>
 #include <vector>
 
-#include "io/json.h"
+#include "io/json_fwd.h"
 #include "runtime/layout_plan.h"
 
 namespace vernier::runtime {

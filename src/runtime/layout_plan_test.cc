@@ -8,6 +8,7 @@
 
 #include "base/testing.h"
 #include "comm/unconnected.h"
+#include "io/json.h"
 #include "model/test_network.h"
 #include "runtime/layout_plan_search.h"
 #include "runtime/planned_device.h"

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "io/json.h"
 #include "kernels/grouped_linear.h"
 #include "kernels/output_error.h"
 #include "model/stage.h"

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "comm/ranks.h"
-#include "io/json.h"
+#include "io/json_fwd.h"
 #include "runtime/backward_stream.h"
 #include "search/groups.h"
 #include "search/quantized_weights.h"

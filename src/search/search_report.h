@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "eval/estimate.h"
-#include "io/json.h"
+#include "io/json_fwd.h"
 #include "search/allocation.h"
 
 namespace vernier::search {

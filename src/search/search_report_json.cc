@@ -1,4 +1,5 @@
 // Scores and choices of a search for programs.
+#include "io/json.h"
 #include "search/report_parts.h"
 #include "search/search_report.h"
 

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <sstream>
 
+#include "io/json.h"
 #include "search/report_parts.h"
 #include "search/search_figures.h"
 #include "search/test_search.h"

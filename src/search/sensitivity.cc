@@ -9,6 +9,7 @@
 #include "calib/observer.h"
 #include "calib/rank_statistics.h"
 #include "calib/shared_journal.h"
+#include "io/json.h"
 #include "kernels/loss.h"
 #include "model/stage.h"
 #include "runtime/head.h"

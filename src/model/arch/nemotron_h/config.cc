@@ -6,6 +6,7 @@
 #include <limits>
 #include <string>
 
+#include "io/json.h"
 #include "model/arch/nemotron_h/config_reader.h"
 #include "model/arch/nemotron_h/layer_pattern.h"
 
@@ -170,9 +171,9 @@ std::vector<int64_t> read_mlp_widths(const ConfigReader& reader,
 
 DType read_dtype(const ConfigReader& reader) {
   const io::Json* value = reader.find({"dtype", "torch_dtype"});
-  if (value == nullptr || *value == "bfloat16") return DType::kBF16;
-  if (*value == "float16") return DType::kF16;
-  if (*value == "float32") return DType::kF32;
+  if (value == nullptr || io::is_string(*value, "bfloat16")) return DType::kBF16;
+  if (io::is_string(*value, "float16")) return DType::kF16;
+  if (io::is_string(*value, "float32")) return DType::kF32;
   reader.reject(ErrorKind::kUnsupported, "dtype", *value, "bfloat16, float16 or float32");
 }
 

@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "io/json.h"
+
 namespace vernier::model::nemotron_h {
 
 namespace {

@@ -8,7 +8,7 @@
 #include <string_view>
 
 #include "base/error.h"
-#include "io/json.h"
+#include "io/json_fwd.h"
 
 namespace vernier::model::nemotron_h {
 

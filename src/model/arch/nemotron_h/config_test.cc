@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "io/json.h"
 #include "model/arch/nemotron_h/names.h"
 #include "model/model.h"
 

@@ -4,6 +4,8 @@
 
 #include <string>
 
+#include "io/json.h"
+
 namespace vernier::model::nemotron_h {
 
 namespace {
