@@ -75,6 +75,8 @@ class Bench:
         if layout["dp"] == 1:
             evaluate += ["--dump-logits", str(self.out / f"logits_{name}.safetensors")]
         self.run(layout, *evaluate)
+        self.run(layout, "search", "--hf-model-id", MODEL, "--calib-size", "8", "--calib-seq-length", "128", "--candidates", "nvfp4,fp8",
+                 "--all-scores", "--validation-size", "0", "--auto-quantize-bits", "4.75", "--output-dir", str(self.out / f"search_{name}"))
         return text
 
 
@@ -119,6 +121,23 @@ def worst_logit(left, right):
     return max(abs(a - b) for a, b in zip(one, other))
 
 
+def scores_of(directory):
+    """(Group, candidate, kind) -> nats, of what was measured."""
+    groups = json.loads((directory / "scores.json").read_text())["groups"]
+    return {(group["name"], candidate, kind): nats for group in groups for candidate, kinds in group["scores"].items()
+            for kind, nats in kinds.items() if nats != 0}
+
+
+def worst_scores(left, right):
+    """The largest relative difference of a score, by kind."""
+    one, other = scores_of(left), scores_of(right)
+    assert one.keys() == other.keys()
+    worst = {}
+    for key, nats in one.items():
+        worst[key[2]] = max(worst.get(key[2], 0.0), abs(other[key] / nats - 1))
+    return worst
+
+
 def mean_nll(path):
     return json.loads(path.read_text())["results"][0]["mean_nll"]
 
@@ -131,7 +150,9 @@ def compare(bench, layout, text, expected_text, base):
     return {"layout": layout, "same_files_weights_alone": same_files(out / f"weights_{base}", out / f"weights_{name}"),
             "planes_differing": n_planes, "worst_scale": worst, "rerouted_pairs": rerouted, "pairs": pairs, "same_text": text == expected_text,
             "worst_logit": worst_logit(out / f"logits_{base}.safetensors", logits) if logits.exists() else None,
-            "nll_difference": abs(mean_nll(out / f"evaluation_{name}.json") - mean_nll(out / f"evaluation_{base}.json"))}
+            "nll_difference": abs(mean_nll(out / f"evaluation_{name}.json") - mean_nll(out / f"evaluation_{base}.json")),
+            "worst_scores": worst_scores(out / f"search_{base}", out / f"search_{name}"),
+            "same_recipe": filecmp.cmp(out / f"search_{base}/recipe_4.75_bits.yaml", out / f"search_{name}/recipe_4.75_bits.yaml", False)}
 
 
 def ranks_of(launcher):
@@ -196,6 +217,8 @@ def main():
                "rerouted_pairs": sum(row["rerouted_pairs"] for row in rows), "pairs": rows[0]["pairs"],
                "layouts_rerouting": sum(row["rerouted_pairs"] > 0 for row in rows), "same_text": sum(row["same_text"] for row in rows),
                "logits_measured": len(logits), "worst_logit": max(logits), "worst_nll_difference": max(row["nll_difference"] for row in rows),
+               "worst_scores": {kind: max(row["worst_scores"][kind] for row in rows) for kind in rows[0]["worst_scores"]},
+               "same_recipe": sum(row["same_recipe"] for row in rows),
                "kills": len(killed["kills"]), "slowest_end_s": max(kill["ended_s"] for kill in killed["kills"]),
                "kills_with_status_0": sum(kill["status"] == 0 for kill in killed["kills"]),
                "outputs_there": sum(kill["output"] for kill in killed["kills"]),
