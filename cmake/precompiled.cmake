@@ -24,8 +24,4 @@ if(VERNIER_TESTS)
   set_target_properties(vernier_test_headers PROPERTIES POSITION_INDEPENDENT_CODE OFF)
 endif()
 
-# For the rooms in unoptimized builds alone: behind precompiled headers g++ 12 warns at -O3 of its own
-# library's insides (GCC bug 105651).
-if(VERNIER_SANITIZE)
-  vernier_headers(vernier_room_headers)
-endif()
+vernier_headers(vernier_room_headers)
