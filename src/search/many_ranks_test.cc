@@ -122,6 +122,7 @@ void expect_equal(const std::vector<GroupScores>& found, const std::vector<Group
 }
 
 class ManyRanks : public ::testing::TestWithParam<Subject> {};
+class ManyRanksGoOn : public ::testing::TestWithParam<Subject> {};
 
 TEST_P(ManyRanks, ScoresAreThoseOfOneRank) {
   for (const double score_tokens : {1.0, 0.6}) {
@@ -133,7 +134,7 @@ TEST_P(ManyRanks, ScoresAreThoseOfOneRank) {
 }
 
 // Ranks have kept unlike numbers of records when they are killed.
-TEST_P(ManyRanks, GoOnFromUnlikeRecords) {
+TEST_P(ManyRanksGoOn, FromUnlikeRecords) {
   const TemporaryDirectory directory;
   const auto journal_of = [&](const comm::Ranks& ranks) {
     return directory / fmt::format("journal {}", ranks.world().rank());
@@ -153,9 +154,17 @@ TEST_P(ManyRanks, GoOnFromUnlikeRecords) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(Layouts, ManyRanks, ::testing::ValuesIn(subjects()), [](const auto& info) {
+std::string name_of(const ::testing::TestParamInfo<Subject>& info) {
   return info.param.checkpoint + "_" + info.param.sizes.name();
-});
+}
+
+INSTANTIATE_TEST_SUITE_P(Layouts, ManyRanks, ::testing::ValuesIn(subjects()), name_of);
+INSTANTIATE_TEST_SUITE_P(Layouts, ManyRanksGoOn,
+                         ::testing::Values(Subject{"latent", {.dp = 3}},
+                                           Subject{"latent", {.ep = 4, .dp = 4}},
+                                           Subject{"latent", {.tp = 2, .pp = 2, .ep = 2}},
+                                           Subject{"grouped", {.pp = 2, .ep = 2, .dp = 2}}),
+                         name_of);
 
 }  // namespace
 }  // namespace vernier::search
